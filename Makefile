@@ -1,0 +1,60 @@
+# Everything a developer runs, by one name each. `make help` lists it.
+
+GO          ?= go
+BIN         := bin/wgexpose
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# How long `make fuzz` spends on each target.
+FUZZTIME ?= 10s
+# Which benchmarks `make bench` runs, and how often.
+BENCH      ?= .
+BENCHCOUNT ?= 1
+# The systems that the code must build for, without cgo.
+SYSTEMS := linux darwin windows
+
+# A test that needs a program which is not there skips, unless this is 1.
+export WGEXPOSE_REQUIRE_TOOLS
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race e2e bench fuzz lint fmt
+
+help: ## list these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/wgexpose
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/wgexpose
+
+demo: build ## build, then run edge, agent and a web app on this machine
+	$(BIN) demo
+
+test: ## run the tests of the main module
+	$(GO) test ./...
+
+race: ## run the same tests under the race detector
+	$(GO) test -race ./...
+
+e2e: ## run the tests against real programs (ssh, curl, …)
+	@if [ -f e2e/go.mod ]; then cd e2e && $(GO) test -timeout 15m ./...; else echo 'e2e: no such module here'; fi
+
+bench: ## run the benchmarks (BENCH=regexp BENCHCOUNT=n)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
+
+fuzz: ## fuzz every target for FUZZTIME each (default 10s)
+	@set -e; \
+	for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./...); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$pkg"/*_test.go | awk '{print $$2}'); do \
+			echo "fuzz $${pkg#$(CURDIR)/} $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+lint: ## gofmt, go vet for every system, staticcheck
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not gofmt'ed (make fmt):"; echo "$$files"; exit 1; fi
+	@set -e; for os in $(SYSTEMS); do echo "vet $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
+	@if [ -f e2e/go.mod ]; then echo 'vet e2e'; cd e2e && $(GO) vet ./...; fi
+	@echo staticcheck; $(GO) run $(STATICCHECK) ./...
+
+fmt: ## format the code
+	gofmt -w .
