@@ -1,0 +1,245 @@
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Conn is a TCP connection of the stack. It is a net.Conn with a half-close
+// and an abort, whose errors are those of package syscall: a RST from the
+// other side is syscall.ECONNRESET to every Read and Write after the data
+// that came before it, and never a clean end.
+type Conn struct {
+	ep            tcpip.Endpoint
+	local, remote netip.AddrPort
+
+	readable, writable chan struct{} // tokens: the endpoint may be ready
+	entries            [2]waiter.Entry
+	queue              *waiter.Queue
+
+	readMu        sync.Mutex // serialises Read
+	writeMu       sync.Mutex // serialises Write; guards source
+	source        bytes.Reader
+	readDeadline  deadline
+	writeDeadline deadline
+
+	closeOnce sync.Once
+	closed    chan struct{}
+
+	// failure is the error that broke the connection. gVisor tells it
+	// once, to whoever asks first, and afterwards says that the connection
+	// was closed; a reader must not take that for a clean end because the
+	// writer asked first.
+	failure atomic.Pointer[error]
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// newConn makes a connection of an endpoint that is connected.
+func newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *Conn {
+	c := &Conn{
+		ep: ep, queue: wq, local: local, remote: remote,
+		readable: make(chan struct{}, 1),
+		writable: make(chan struct{}, 1),
+		closed:   make(chan struct{}),
+	}
+	ends := waiter.EventHUp | waiter.EventErr
+	c.entries[0].Init(waiter.ChannelNotifier(c.readable), waiter.ReadableEvents|ends)
+	c.entries[1].Init(waiter.ChannelNotifier(c.writable), waiter.WritableEvents|ends)
+	wq.EventRegister(&c.entries[0])
+	wq.EventRegister(&c.entries[1])
+	return c
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if isClosed(c.closed) {
+		return 0, c.opError("read", net.ErrClosed)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		passed := c.readDeadline.done()
+		if isClosed(passed) {
+			return 0, c.opError("read", errDeadline)
+		}
+		w := tcpip.SliceWriter(p)
+		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
+		if terr == nil {
+			c.ep.ModerateRecvBuf(res.Count)
+			return res.Count, nil
+		}
+		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
+			err := c.explain(terr)
+			if err == io.EOF {
+				return 0, err
+			}
+			return 0, c.opError("read", err)
+		}
+		if err := c.wait("read", c.readable, passed); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// WaitReadable blocks until Read would not: data, the end or an error is
+// there. It takes no buffer to wait, which is what an idle connection costs.
+func (c *Conn) WaitReadable() error {
+	for {
+		passed := c.readDeadline.done()
+		if isClosed(passed) {
+			return c.opError("read", errDeadline)
+		}
+		if isClosed(c.closed) {
+			return c.opError("read", net.ErrClosed)
+		}
+		if c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents != 0 {
+			return nil
+		}
+		if err := c.wait("read", c.readable, passed); err != nil {
+			return err
+		}
+	}
+}
+
+// Write implements net.Conn. The bytes are copied; it blocks while the send
+// buffer is full.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if isClosed(c.closed) {
+		return 0, c.opError("write", net.ErrClosed)
+	}
+	defer c.source.Reset(nil)
+	done := 0
+	for done < len(p) {
+		passed := c.writeDeadline.done()
+		if isClosed(passed) {
+			return done, c.opError("write", errDeadline)
+		}
+		c.source.Reset(p[done:])
+		n, terr := c.ep.Write(&c.source, tcpip.WriteOptions{})
+		done += int(n)
+		if terr == nil {
+			continue
+		}
+		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
+			return done, c.opError("write", c.explain(terr))
+		}
+		if err := c.wait("write", c.writable, passed); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// wait blocks until there is a token in ready, the deadline has passed or
+// the connection is closed on this side.
+func (c *Conn) wait(op string, ready, passed <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-passed:
+		return c.opError(op, errDeadline)
+	case <-c.closed:
+		return c.opError(op, net.ErrClosed)
+	}
+}
+
+// explain translates an error of the endpoint. See failure.
+func (c *Conn) explain(terr tcpip.Error) error {
+	if isClosed(c.closed) {
+		return net.ErrClosed
+	}
+	err := translate(terr)
+	if tcp.EndpointState(c.ep.State()) != tcp.StateError {
+		return err
+	}
+	if err != io.EOF && err != syscall.EPIPE {
+		c.failure.CompareAndSwap(nil, &err)
+	}
+	if first := c.failure.Load(); first != nil {
+		return *first
+	}
+	return syscall.ECONNRESET // told to a caller that has not stored it yet
+}
+
+// CloseWrite sends a FIN after what was written; reading goes on.
+func (c *Conn) CloseWrite() error {
+	if isClosed(c.closed) {
+		return c.opError("close", net.ErrClosed)
+	}
+	if terr := c.ep.Shutdown(tcpip.ShutdownWrite); terr != nil {
+		return c.opError("close", c.explain(terr))
+	}
+	return nil
+}
+
+// Close implements net.Conn: what was written is still delivered. Unread data
+// makes it a reset, as in the kernel (RFC 2525, section 2.17).
+func (c *Conn) Close() error {
+	err := c.opError("close", net.ErrClosed)
+	c.closeOnce.Do(func() {
+		err = nil
+		close(c.closed)
+		c.unregister()
+		c.ep.Close()
+	})
+	return err
+}
+
+// Abort closes the connection with a RST and forgets what was not delivered.
+func (c *Conn) Abort() {
+	c.closeOnce.Do(func() {
+		close(c.closed)
+		c.unregister()
+		c.ep.Abort()
+	})
+}
+
+func (c *Conn) unregister() {
+	c.queue.EventUnregister(&c.entries[0])
+	c.queue.EventUnregister(&c.entries[1])
+}
+
+// LocalAddr implements net.Conn; it is a *net.TCPAddr.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }
+
+// RemoteAddr implements net.Conn; it is a *net.TCPAddr.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	c.writeDeadline.set(t)
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.readDeadline.set(t)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.writeDeadline.set(t)
+	return nil
+}
+
+func (c *Conn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
