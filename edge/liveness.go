@@ -1,0 +1,162 @@
+package edge
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+const (
+	// refusalWait bounds the wait for the agent's word on a refused dial. The
+	// RST and the report travel side by side, so one round trip is enough;
+	// 200 ms covers one across the world.
+	refusalWait = 200 * time.Millisecond
+
+	// maxReports and maxReportText bound what one agent can make the edge keep.
+	maxReports    = 1024
+	maxReportText = 512 // bytes
+)
+
+// liveness is what the edge knows of one node at this moment: whether it is
+// there, when it was last heard, and what it said of its upstreams. The control
+// plane owns it, one per node, and writes it; the data plane reads it. It
+// outlives table swaps. All methods are safe for concurrent use.
+type liveness struct {
+	mu      sync.Mutex // guards all below
+	heard   time.Time  // zero: never
+	away    chan struct{}
+	isAway  bool
+	reports map[tunnel.ID]report // failing upstreams, and those that came back
+	news    chan struct{}        // closed and replaced at each report
+}
+
+// report is an agent's last word on one upstream.
+type report struct {
+	at  time.Time
+	ok  bool
+	msg string
+}
+
+// newLiveness returns the liveness of a node that has not been heard yet: away.
+func newLiveness() *liveness {
+	l := &liveness{
+		away:    make(chan struct{}),
+		isAway:  true,
+		reports: make(map[tunnel.ID]report),
+		news:    make(chan struct{}),
+	}
+	close(l.away)
+	return l
+}
+
+// Heard notes that something came from the node just now. It does not turn the
+// node up: what makes a node up is the control plane's to say.
+func (l *liveness) Heard() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = time.Now()
+}
+
+// HeardSince reports whether anything came from the node after t.
+func (l *liveness) HeardSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heard.After(t)
+}
+
+// SetUp says that the node is there. Away turns false and AwayC gives a new
+// channel.
+func (l *liveness) SetUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isAway {
+		l.isAway = false
+		l.away = make(chan struct{})
+	}
+}
+
+// SetAway says that the node is gone or silent, and wakes whoever waits on
+// AwayC.
+func (l *liveness) SetAway() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isAway {
+		l.isAway = true
+		close(l.away)
+	}
+}
+
+// Away reports whether the node is away.
+func (l *liveness) Away() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.isAway
+}
+
+// AwayC returns a channel that is closed already while the node is away, and
+// else is closed when it next turns away.
+func (l *liveness) AwayC() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.away
+}
+
+// Report keeps what the agent says of the upstream of tunnel id: that it can be
+// reached, or the reason why not.
+func (l *liveness) Report(id tunnel.ID, ok bool, msg string) {
+	if len(msg) > maxReportText {
+		msg = msg[:maxReportText]
+	}
+	msg = strings.ToValidUTF8(msg, "\uFFFD")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.reports[id]; !known && len(l.reports) >= maxReports {
+		l.dropOldestLocked()
+	}
+	l.reports[id] = report{at: time.Now(), ok: ok, msg: msg}
+	close(l.news)
+	l.news = make(chan struct{})
+}
+
+// dropOldestLocked forgets the report that is longest out of date: an agent's
+// tunnel ids change at each of its starts, so old ones would pile up.
+func (l *liveness) dropOldestLocked() {
+	var oldest tunnel.ID
+	var at time.Time
+	for id, r := range l.reports {
+		if at.IsZero() || r.at.Before(at) {
+			oldest, at = id, r.at
+		}
+	}
+	delete(l.reports, oldest)
+}
+
+// Refusal returns the agent's reason why the upstream of tunnel id refuses. It
+// waits up to 200 ms for a report newer than since, then falls back on the last
+// one. Empty: the agent said nothing, or that the upstream is well.
+func (l *liveness) Refusal(ctx context.Context, id tunnel.ID, since time.Time) string {
+	timer := time.NewTimer(refusalWait)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		r, news := l.reports[id], l.news
+		l.mu.Unlock()
+		last := r.msg
+		if r.ok {
+			last = ""
+		}
+		if r.at.After(since) {
+			return last
+		}
+		select {
+		case <-news:
+		case <-timer.C:
+			return last
+		case <-ctx.Done():
+			return last
+		}
+	}
+}
