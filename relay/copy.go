@@ -1,0 +1,227 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats counts the bytes that one connection took from the other. They are
+// right also when Copy returns an error: only bytes that a Write accepted.
+type Stats struct{ AtoB, BtoA int64 }
+
+// lastWords is how long the opposite direction may still deliver what a
+// broken connection had sent before it broke: a server that refuses an upload
+// answers, then resets.
+const lastWords = 5 * time.Second
+
+// Copy moves bytes between a and b until both directions have ended, and
+// closes both connections before it returns. It returns nil when both sides
+// ended cleanly, else the first thing that went wrong; for a reset, on
+// whichever side and in whichever call, errors.Is(err, syscall.ECONNRESET).
+//
+// It owns both connections from the call on. When ctx ends, both are aborted
+// and Copy returns context.Cause(ctx). Deadlines set earlier still hold; clear
+// them first. While no bytes move, it holds no buffer if the connection can be
+// waited on (see the package comment), and one of 64 KiB if not.
+func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
+	p := &pair{a: a, b: b, running: 2}
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cancelled)
+		p.fail(context.Cause(ctx))
+		p.abort()
+	})
+
+	ab := &direction{pair: p, name: "a to b", src: a, dst: b}
+	ba := &direction{pair: p, name: "b to a", src: b, dst: a}
+	ab.opposite, ba.opposite = ba, ab
+
+	var wg sync.WaitGroup
+	wg.Go(ab.run)
+	ba.run()
+	wg.Wait()
+
+	if !stop() {
+		<-cancelled
+	}
+	return Stats{AtoB: ab.moved, BtoA: ba.moved}, p.finish()
+}
+
+// pair is what the two directions share.
+type pair struct {
+	a, b net.Conn
+
+	mu      sync.Mutex  // guards what follows
+	running int         // directions that still move bytes
+	err     error       // what went wrong first
+	broken  bool        // err is set and both ends are to be aborted
+	grace   *time.Timer // see lastWords
+
+	abortOnce sync.Once
+}
+
+// fail notes err, unless something went wrong before.
+func (p *pair) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failLocked(err)
+}
+
+func (p *pair) failLocked(err error) {
+	if p.err == nil {
+		p.err = err
+	}
+	p.broken = true
+}
+
+// failSoon notes err and leaves the direction that still runs, if any, a
+// limited time to end by itself.
+func (p *pair) failSoon(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failLocked(err)
+	if p.running > 1 && p.grace == nil {
+		p.grace = time.AfterFunc(lastWords, p.abort)
+	}
+}
+
+// isBroken reports whether an end must not be passed on as a clean one.
+func (p *pair) isBroken() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken
+}
+
+// done notes that a direction moves no more bytes. After the second, the
+// connections are closed, which also ends a direction's wait for a reset.
+// It reports whether the pair goes on.
+func (p *pair) done() bool {
+	p.mu.Lock()
+	p.running--
+	last, broken := p.running == 0, p.broken
+	p.mu.Unlock()
+	if !last {
+		return true
+	}
+	if broken {
+		p.abort()
+		return false
+	}
+	// Both directions have ended and their ends were passed on; what Close
+	// may still complain about concerns nobody.
+	_ = p.a.Close()
+	_ = p.b.Close()
+	return false
+}
+
+// abort resets both connections. It may be called beside anything.
+func (p *pair) abort() {
+	p.abortOnce.Do(func() {
+		abort(p.a)
+		abort(p.b)
+	})
+}
+
+// finish is called after both directions have returned.
+func (p *pair) finish() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.grace != nil {
+		p.grace.Stop() // a late abort of closed connections does nothing
+	}
+	return p.err
+}
+
+// direction moves bytes one way.
+type direction struct {
+	*pair
+	name     string // for errors
+	src, dst net.Conn
+	opposite *direction
+	moved    int64 // bytes; read after run
+
+	sentFIN atomic.Bool // this direction has begun to half-close dst
+}
+
+func (d *direction) run() {
+	d.pump()
+	if !d.done() || d.isBroken() {
+		return
+	}
+	// src has ended and dst knows. If src now breaks, nothing would tell
+	// until the opposite direction writes to it, and dst might never send.
+	if err := waitReset(d.src); err != nil && !errors.Is(err, net.ErrClosed) {
+		d.fail(fmt.Errorf("relay %s: after end: %w", d.name, asReset(err)))
+		d.abort()
+	}
+}
+
+// pump copies until src ends or either side breaks, and tells the other side.
+func (d *direction) pump() {
+	src := newSource(d.src, d.opposite.sentFIN.Load)
+	for {
+		b, n, err := src.read()
+		if b != nil {
+			written, werr := d.dst.Write(b[:n])
+			buffers.giveBack(b)
+			d.moved += int64(written)
+			if werr != nil {
+				// dst takes no more. What it sent before may still be
+				// on its way to src, so src is not reset yet.
+				d.failSoon(fmt.Errorf("relay %s: write: %w", d.name, asReset(werr)))
+				return
+			}
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			d.end()
+			return
+		default:
+			// Everything that src sent has been passed on, and nothing
+			// can reach it any more.
+			d.fail(fmt.Errorf("relay %s: read: %w", d.name, asReset(err)))
+			d.abort()
+			return
+		}
+	}
+}
+
+// end passes the clean end of src on to dst.
+func (d *direction) end() {
+	if d.isBroken() {
+		return // dst shall see a reset, which done or abort sends
+	}
+	d.sentFIN.Store(true)
+	half, ok := d.dst.(interface{ CloseWrite() error })
+	if !ok {
+		// The only end that such a connection knows is a whole one.
+		_ = d.dst.Close()
+		return
+	}
+	if err := half.CloseWrite(); err != nil {
+		d.failSoon(fmt.Errorf("relay %s: close: %w", d.name, asReset(err)))
+	}
+}
+
+// abort closes c so that its peer sees a reset where c's kind has one.
+func abort(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ Abort() }:
+		c.Abort()
+	case *net.TCPConn:
+		_ = c.SetLinger(0) // fails only on a closed socket, and then is not needed
+		_ = c.Close()
+	case *tls.Conn:
+		abort(c.NetConn()) // without a close_notify, so that it is no clean end
+	default:
+		_ = c.Close()
+	}
+}

@@ -1,0 +1,49 @@
+package relay
+
+import "net"
+
+// source reads chunks of one connection. read blocks without a buffer where
+// the connection can wait, borrows one, and hands it over: the caller gives it
+// back. A nil buffer goes with n == 0.
+type source interface {
+	read() (b *buffer, n int, err error)
+}
+
+// newSource picks the best way to read c. sentFIN reports whether this process
+// has begun to half-close c; see kernelSource.
+func newSource(c net.Conn, sentFIN func() bool) source {
+	if w, ok := c.(interface{ WaitReadable() error }); ok {
+		return &waitingSource{c, w.WaitReadable}
+	}
+	if s := newKernelSource(c, sentFIN); s != nil {
+		return s
+	}
+	return plainSource{c}
+}
+
+// waitingSource reads a connection that has WaitReadable.
+type waitingSource struct {
+	conn net.Conn
+	wait func() error
+}
+
+func (s *waitingSource) read() (*buffer, int, error) {
+	if err := s.wait(); err != nil {
+		return nil, 0, err
+	}
+	return plainSource{s.conn}.read()
+}
+
+// plainSource reads any connection, and so holds a buffer while it waits: a
+// *tls.Conn may hold decrypted bytes that no descriptor tells of.
+type plainSource struct{ conn net.Conn }
+
+func (s plainSource) read() (*buffer, int, error) {
+	b := buffers.borrow()
+	n, err := s.conn.Read(b[:])
+	if n == 0 {
+		buffers.giveBack(b)
+		b = nil
+	}
+	return b, n, err
+}
