@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// interruptTime is how long a read of an upload that nobody wants any more
+	// may go on. A visitor who is sending has something there at once.
+	interruptTime = 20 * time.Millisecond
+
+	// lingerTime bounds how long net/http's server goes on reading such an upload
+	// so that the visitor reads our answer before the connection ends. The server
+	// bounds it in bytes (256 KiB), but not in time.
+	lingerTime = 5 * time.Second
+)
+
+// answer is the way back to the visitor: the server's ResponseWriter with the
+// rules that must hold for whatever is written to it, by the upstream or by us.
+type answer struct {
+	w        http.ResponseWriter
+	r        *http.Request // as it came in, its Body being body
+	body     *upload
+	hijacked bool
+}
+
+func (a *answer) Header() http.Header         { return a.w.Header() }
+func (a *answer) Write(b []byte) (int, error) { return a.w.Write(b) }
+
+// Unwrap lets http.ResponseController find the server's own methods.
+func (a *answer) Unwrap() http.ResponseWriter { return a.w }
+
+func (a *answer) WriteHeader(status int) {
+	h := a.w.Header()
+	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		if !a.r.ProtoAtLeast(1, 1) {
+			return // RFC 9110, section 15.2: HTTP/1.0 knows no 1xx
+		}
+		cleanAnswerHeader(h)
+		removeHopByHop(h)
+		a.w.WriteHeader(status)
+		return
+	}
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // the upstream gave none: the server must not guess one
+	}
+	if a.r.ProtoMajor == 1 && !a.body.done() {
+		// An answer before the upload's end. Two things follow from "close": the
+		// server writes the answer now instead of reading on first, and it never
+		// takes the rest of the upload for the next request.
+		h.Set("Connection", "close")
+	}
+	a.w.WriteHeader(status)
+}
+
+// Hijack takes the connection for an upgrade. The result starts with what the
+// visitor had sent already: net/http keeps that in the reader, where
+// httputil.ReverseProxy does not look, and the first message would be lost.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(a.w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.hijacked = true
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return &upgraded{Conn: conn, early: early}, rw, nil
+}
+
+// finish ends what may still be going on when the answer is complete: trailers
+// that are not the upstream's to set, and an upload that nobody reads any more.
+func (a *answer) finish() {
+	if a.hijacked {
+		return
+	}
+	// Trailers are in the header map until the server writes them, both those
+	// that were announced and those that were not.
+	h := a.w.Header()
+	h.Del(errorHeader)
+	delete(h, http.TrailerPrefix+errorHeader)
+	if a.r.ProtoMajor == 1 && !a.body.done() {
+		rc := http.NewResponseController(a.w)
+		a.body.stop(func() bool { return rc.SetReadDeadline(time.Now().Add(interruptTime)) == nil })
+		linger(rc)
+	}
+}
+
+// linger bounds what the server may still read of an unwanted upload.
+func linger(rc *http.ResponseController) {
+	// No deadline to set (a recorder in a test): nothing to wait for either.
+	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+}

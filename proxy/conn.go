@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// upstreamConn is a connection to the upstream in a transport's hands.
+//
+// net/http's transport gives a request up as soon as a write fails, even when
+// the answer is there to be read: an upstream that answers 413 and closes while
+// the upload is still coming turns into a broken connection, at random. So a
+// failed write here does not return before the transport closes the connection,
+// which it does once reading came to its end: in the answer, or in the error
+// that reading meets too. (After a reset, what was received before it can still
+// be read.)
+type upstreamConn struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newUpstreamConn(c net.Conn) *upstreamConn {
+	return &upstreamConn{Conn: c, closed: make(chan struct{})}
+}
+
+func (c *upstreamConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		<-c.closed
+	}
+	return n, err
+}
+
+func (c *upstreamConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+func (c *upstreamConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// upgraded is a visitor's connection that left HTTP behind. Reading gives first
+// what came before the upgrade was complete. io.Copy uses its WriteTo and
+// ReadFrom, which hold a small buffer while the connection is idle.
+type upgraded struct {
+	net.Conn
+	early []byte
+}
+
+func (u *upgraded) Read(b []byte) (int, error) {
+	if len(u.early) > 0 {
+		n := copy(b, u.early)
+		u.early = u.early[n:]
+		return n, nil
+	}
+	return u.Conn.Read(b)
+}
+
+func (u *upgraded) CloseWrite() error                         { return closeWrite(u.Conn) }
+func (u *upgraded) WriteTo(w io.Writer) (int64, error)        { return copyLean(w, u) }
+func (u *upgraded) ReadFrom(r io.Reader) (n int64, err error) { return copyLean(u.Conn, r) }
+
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
