@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,12 +41,14 @@ func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
 	ab := &direction{pair: p, name: "a to b", src: a, dst: b}
 	ba := &direction{pair: p, name: "b to a", src: b, dst: a}
 	ab.opposite, ba.opposite = ba, ab
+	p.watch = newWatch(ab, ba)
 
 	var wg sync.WaitGroup
 	wg.Go(ab.run)
 	ba.run()
 	wg.Wait()
 
+	p.watch.stop()
 	if !stop() {
 		<-cancelled
 	}
@@ -56,7 +57,8 @@ func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
 
 // pair is what the two directions share.
 type pair struct {
-	a, b net.Conn
+	a, b  net.Conn
+	watch *watch
 
 	mu      sync.Mutex  // guards what follows
 	running int         // directions that still move bytes
@@ -100,25 +102,22 @@ func (p *pair) isBroken() bool {
 }
 
 // done notes that a direction moves no more bytes. After the second, the
-// connections are closed, which also ends a direction's wait for a reset.
-// It reports whether the pair goes on.
-func (p *pair) done() bool {
+// connections are closed.
+func (p *pair) done() {
 	p.mu.Lock()
 	p.running--
 	last, broken := p.running == 0, p.broken
 	p.mu.Unlock()
-	if !last {
-		return true
-	}
-	if broken {
+	switch {
+	case !last:
+	case broken:
 		p.abort()
-		return false
+	default:
+		// Both directions have ended and their ends were passed on; what
+		// Close may still complain about concerns nobody.
+		_ = p.a.Close()
+		_ = p.b.Close()
 	}
-	// Both directions have ended and their ends were passed on; what Close
-	// may still complain about concerns nobody.
-	_ = p.a.Close()
-	_ = p.b.Close()
-	return false
 }
 
 // abort resets both connections. It may be called beside anything.
@@ -147,20 +146,16 @@ type direction struct {
 	opposite *direction
 	moved    int64 // bytes; read after run
 
-	sentFIN atomic.Bool // this direction has begun to half-close dst
+	sentFIN   atomic.Bool // this direction has begun to half-close dst
+	closedDst atomic.Bool // it closed dst, which has no half-close
+	progress  progress
 }
 
 func (d *direction) run() {
 	d.pump()
-	if !d.done() || d.isBroken() {
-		return
-	}
-	// src has ended and dst knows. If src now breaks, nothing would tell
-	// until the opposite direction writes to it, and dst might never send.
-	if err := waitReset(d.src); err != nil && !errors.Is(err, net.ErrClosed) {
-		d.fail(fmt.Errorf("relay %s: after end: %w", d.name, asReset(err)))
-		d.abort()
-	}
+	d.progress.end()
+	d.watch.start()
+	d.done()
 }
 
 // pump copies until src ends or either side breaks, and tells the other side.
@@ -169,7 +164,10 @@ func (d *direction) pump() {
 	for {
 		b, n, err := src.read()
 		if b != nil {
+			d.progress.begin()
+			d.watch.start()
 			written, werr := d.dst.Write(b[:n])
+			d.progress.begun()
 			buffers.giveBack(b)
 			d.moved += int64(written)
 			if werr != nil {
@@ -181,7 +179,7 @@ func (d *direction) pump() {
 		}
 		switch {
 		case err == nil:
-		case err == io.EOF:
+		case err == io.EOF, d.opposite.closedDst.Load():
 			d.end()
 			return
 		default:
@@ -200,15 +198,26 @@ func (d *direction) end() {
 		return // dst shall see a reset, which done or abort sends
 	}
 	d.sentFIN.Store(true)
-	half, ok := d.dst.(interface{ CloseWrite() error })
-	if !ok {
-		// The only end that such a connection knows is a whole one.
-		_ = d.dst.Close()
-		return
-	}
-	if err := half.CloseWrite(); err != nil {
+	if err := d.closeWrite(); err != nil {
 		d.failSoon(fmt.Errorf("relay %s: close: %w", d.name, asReset(err)))
 	}
+}
+
+func (d *direction) closeWrite() error {
+	switch dst := d.dst.(type) {
+	case *tls.Conn:
+		// CloseWrite refuses before the handshake, which an end before the
+		// first byte can overtake.
+		if err := dst.Handshake(); err != nil {
+			return err
+		}
+		return dst.CloseWrite()
+	case interface{ CloseWrite() error }:
+		return dst.CloseWrite()
+	}
+	// The only end that such a connection knows is a whole one.
+	d.closedDst.Store(true)
+	return d.dst.Close()
 }
 
 // abort closes c so that its peer sees a reset where c's kind has one.

@@ -19,8 +19,8 @@
 //	CloseWrite() error    half-close (*net.TCPConn, *tls.Conn, netstack.Conn)
 //	Abort()               close with a reset, forget what is unsent
 //	WaitReadable() error  block until Read would not, without a buffer
-//	WaitReset() error     after the end of reading: block until the
-//	                      connection breaks or is closed, and say how
+//	Broken() error        the error that broke the connection, or nil; never
+//	                      blocks
 //
 // Kernel TCP and Unix sockets need none of these on Unix systems; their
 // descriptors are asked directly.

@@ -8,11 +8,11 @@ import "net"
 // without a buffer.
 func newKernelSource(net.Conn, func() bool) source { return nil }
 
-// waitReset blocks after the end of reading until the connection breaks, and
-// returns the error. It returns nil at once for a connection that cannot tell.
-func waitReset(c net.Conn) error {
-	if w, ok := c.(interface{ WaitReset() error }); ok {
-		return w.WaitReset()
+// broken returns the error that broke c, without a wait and without reading;
+// nil while c is well, and for connections that cannot tell.
+func broken(c net.Conn) error {
+	if b, ok := c.(interface{ Broken() error }); ok {
+		return b.Broken()
 	}
 	return nil
 }

@@ -3,7 +3,7 @@
 package relay
 
 import (
-	"errors"
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
@@ -23,6 +23,7 @@ import (
 // would make it two.
 type kernelSource struct {
 	raw     syscall.RawConn
+	tcp     bool
 	sentFIN func() bool
 
 	// what attempt found; attempt is made once, a closure a read would
@@ -41,7 +42,8 @@ func newKernelSource(c net.Conn, sentFIN func() bool) source {
 	if raw == nil {
 		return nil
 	}
-	s := &kernelSource{raw: raw, sentFIN: sentFIN}
+	_, tcp := c.(*net.TCPConn)
+	s := &kernelSource{raw: raw, tcp: tcp, sentFIN: sentFIN}
 	s.attempt = s.tryRead
 	return s
 }
@@ -100,8 +102,13 @@ func (s *kernelSource) tryRead(fd uintptr) bool {
 // sees a clean end. The socket is then not connected any more, which after a
 // true FIN takes a FIN of ours as well.
 func (s *kernelSource) wasReset(fd int) bool {
+	return s.tcp && !isConnected(fd) && !s.sentFIN()
+}
+
+// isConnected is false once a TCP socket has left all states that have a peer.
+func isConnected(fd int) bool {
 	_, err := unix.Getpeername(fd)
-	return (errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EINVAL)) && !s.sentFIN()
+	return err != unix.ENOTCONN && err != unix.EINVAL // EINVAL: Darwin
 }
 
 func ignoringEINTR(call func() (int, error)) (int, error) {
@@ -113,34 +120,33 @@ func ignoringEINTR(call func() (int, error)) (int, error) {
 	}
 }
 
-// waitReset blocks after the end of reading until the connection breaks, and
-// returns the error, or until it is closed on this side (net.ErrClosed). It
-// returns nil at once for a connection that cannot tell.
-func waitReset(c net.Conn) error {
-	if w, ok := c.(interface{ WaitReset() error }); ok {
-		return w.WaitReset()
-	}
-	raw := rawConn(c)
-	if raw == nil {
-		return nil
-	}
-	var broken error
-	var one [1]byte
-	err := raw.Read(func(fd uintptr) bool {
-		_, err := ignoringEINTR(func() (int, error) {
-			n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK)
-			return n, err
-		})
-		// The end of reading is still there, and asking again would
-		// spin; the poller wakes on the next edge, which is the reset.
-		if err == nil || err == unix.EAGAIN {
-			return false
+// broken returns the error that broke c, without a wait and without reading;
+// nil while c is well, and for connections that cannot tell.
+func broken(c net.Conn) error {
+	switch c := c.(type) {
+	case interface{ Broken() error }:
+		return c.Broken()
+	case *tls.Conn:
+		return broken(c.NetConn())
+	case *net.TCPConn:
+		raw := rawConn(c)
+		if raw == nil {
+			return nil
 		}
-		broken = os.NewSyscallError("recvfrom", err)
-		return true
-	})
-	if err != nil {
-		return err
+		var found error
+		// Control fails on a closed descriptor, which is not c's breaking.
+		_ = raw.Control(func(fd uintptr) {
+			// The socket's error may also be a passing one of ICMP,
+			// which leaves it connected; and asking takes it away.
+			if isConnected(int(fd)) {
+				return
+			}
+			errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && errno != 0 {
+				found = os.NewSyscallError("getsockopt", syscall.Errno(errno))
+			}
+		})
+		return found
 	}
-	return broken
+	return nil
 }
