@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -11,95 +12,163 @@ import (
 	"strings"
 )
 
-// ErrPermissions means that others can read a private key's file.
-var ErrPermissions = errors.New("others can read this private key")
+var (
+	// ErrPermissions is in the chain of what [Load] returns for a key file that
+	// others than its owner can open.
+	ErrPermissions = errors.New("key file is open to others")
 
-// maxFile bounds what is read of a key file; a key has 45 bytes.
-const maxFile = 4 << 10
+	// ErrCorrupt is in the chain of what [Load] returns for a file that holds
+	// no key.
+	ErrCorrupt = errors.New("key file holds no key")
+)
 
-// Load reads a private key's file. A file that the group or others can read
-// is refused with ErrPermissions, since the key may have been read; a missing
-// one satisfies errors.Is with fs.ErrNotExist.
+// A FileError is something about a key file that its owner can put right.
+type FileError struct {
+	Path    string // of the key file
+	Problem string // what is wrong: "can be read by others (mode 0644)"
+	Fix     string // what to do: "run: chmod 600 /…"
+	Err     error  // ErrPermissions or ErrCorrupt
+}
+
+// Error reads: "key file /x/agent.key can be read by others (mode 0644): run: chmod 600 /x/agent.key".
+func (e *FileError) Error() string {
+	return "key file " + e.Path + " " + e.Problem + ": " + e.Fix
+}
+
+// Unwrap gives the sentinel.
+func (e *FileError) Unwrap() error { return e.Err }
+
+// maxFile is more than a key and any white space around it, in bytes.
+const maxFile = 256
+
+// Load reads a key file: the 44 characters of `wg genkey` and a line break. A
+// missing file satisfies errors.Is(err, fs.ErrNotExist). A file that is open to
+// its group or to others is refused with [ErrPermissions], except on Windows,
+// where the mode says nothing; what is no key, with [ErrCorrupt]. Neither error
+// repeats the content.
 func Load(path string) (Private, error) {
-	f, err := os.Open(path)
+	// Asked before it is opened: opening a FIFO would wait for a writer.
+	info, err := os.Stat(path)
 	if err != nil {
-		return Private{}, fmt.Errorf("read the private key: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Private{}, fmt.Errorf("read the private key: %w", err)
+		return Private{}, fmt.Errorf("load key: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return Private{}, fmt.Errorf("read the private key: %s is not a regular file", path)
+		return Private{}, corrupt(path, "is not a regular file")
 	}
-	// Windows keeps permissions elsewhere, and Go's mode says nothing of them.
+	f, err := os.Open(path)
+	if err != nil {
+		return Private{}, fmt.Errorf("load key: %w", err)
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err != nil {
+		return Private{}, fmt.Errorf("load key: %w", err)
+	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Private{}, fmt.Errorf("%s has mode %04o: %w; if nobody did, run: chmod 600 %s", path, mode, ErrPermissions, path)
+		return Private{}, &FileError{
+			Path:    path,
+			Problem: fmt.Sprintf("is open to other users (mode %04o)", mode),
+			Fix:     "run: chmod 600 " + shellQuote(path),
+			Err:     ErrPermissions,
+		}
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return Private{}, fmt.Errorf("read the private key: %w", err)
+		return Private{}, fmt.Errorf("load key: %w", err)
 	}
-	if len(text) > maxFile {
-		return Private{}, fmt.Errorf("%s is no private key: it is larger than %d bytes", path, maxFile)
+	text := strings.TrimSpace(string(data))
+	switch {
+	case len(data) > maxFile:
+		return Private{}, corrupt(path, fmt.Sprintf("is longer than %d bytes, so it is no key", maxFile))
+	case text == "":
+		return Private{}, corrupt(path, "is empty")
 	}
-	k, err := ParsePrivate(strings.TrimSpace(string(text)))
+	key, err := ParsePrivate(text)
 	if err != nil {
-		return Private{}, fmt.Errorf("%s is damaged (%w); restore it from a copy, or move it away to start with a new key", path, err)
+		return Private{}, corrupt(path, "is damaged ("+err.Error()+")")
 	}
-	return k, nil
+	return key, nil
 }
 
-// LoadOrCreate reads a private key's file, or makes a key and its file when
-// there is none. The file appears whole or not at all, also after a crash,
-// and of two callers at once both get the key of one.
-func LoadOrCreate(path string) (Private, error) {
-	k, err := Load(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return k, err
+func corrupt(path, problem string) error {
+	return &FileError{
+		Path:    path,
+		Problem: problem,
+		Fix:     "restore it from a backup, or move it away and start again with a new key, which is a new identity",
+		Err:     ErrCorrupt,
 	}
-	if k, err = New(); err != nil {
+}
+
+// LoadOrCreate loads a key file as [Load] does, or makes one with a new key and
+// mode 0600. The file appears whole or not at all and is on disk when
+// LoadOrCreate returns. Of callers at the same time, in whatever processes, one
+// makes the file and all get its key. The directory must exist.
+func LoadOrCreate(path string) (Private, error) {
+	key, err := Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if key, err = New(); err != nil {
 		return Private{}, err
 	}
-	err = create(path, k)
+	dir := filepath.Dir(path)
+	err = create(dir, path, key)
 	if errors.Is(err, fs.ErrExist) {
-		return Load(path)
+		// Another caller was faster. Whoever wins may still have to bring the
+		// directory to disk, and this caller must not use the key before that.
+		if key, err = Load(path); err != nil {
+			return Private{}, err
+		}
+		err = syncDir(dir)
 	}
 	if err != nil {
-		return Private{}, fmt.Errorf("write the private key: %w", err)
+		return Private{}, fmt.Errorf("create key %s: %w", path, err)
 	}
-	return k, nil
+	return key, nil
 }
 
-// create writes k to a file beside path and links it there, which, unlike a
-// rename, fails when path exists.
-func create(path string, k Private) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // mode 0600
+// create makes the file of a new key; fs.ErrExist when there is one.
+func create(dir, path string, key Private) (err error) {
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // O_EXCL, mode 0600
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(k.text())
-	err = errors.Join(err, f.Sync(), f.Close())
+	defer func() {
+		// Gone already when it was renamed.
+		if rerr := os.Remove(tmp.Name()); err == nil && rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = rerr
+		}
+	}()
+	b := key.Expose()
+	_, err = io.WriteString(tmp, base64.StdEncoding.EncodeToString(b[:])+"\n")
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
 	if err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := renameNew(tmp.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)
 }
 
-// syncDir makes a new name in dir durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // a directory cannot be opened for that there
+// linkNew gives tmp its second name, where a system or a file system knows no
+// rename that spares an existing file. The caller removes the first.
+func linkNew(tmp, path string) error { return os.Link(tmp, path) }
+
+// shellQuote makes a path fit to be pasted into a POSIX shell.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:@", r)
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	if s != "" && !strings.HasPrefix(s, "-") && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if strings.HasPrefix(s, "-") {
+		s = "./" + s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -12,247 +11,228 @@ import (
 	"time"
 )
 
+// An Invite is the secret with which a node enters the overlay for the first
+// time. Who holds it can enroll, once or as often as the edge allows.
+type Invite struct {
+	Key     Private      // one-time WireGuard key; the edge has its public key as a peer
+	Node    uint32       // node id of the invite itself
+	Expires time.Time    // UTC, whole seconds
+	Overlay netip.Prefix // the overlay's /48
+	Edges   []Edge       // at least one, each with at least one endpoint
+}
+
+// An InviteError says in words why a token is no invite that can be used. It
+// never repeats the token.
+type InviteError struct {
+	Reason string // what is wrong and what to do, without a subject: "is cut off: …"
+}
+
+// Error reads: "the invite is cut off: …".
+func (e *InviteError) Error() string { return "the invite " + e.Reason }
+
 const (
 	invitePrefix = "wgx1_"
-	inviteFamily = "wgx"
-	maxInvite    = 4 << 10 // characters of a token
+	maxToken     = 4096 // characters of a token
 	checksumSize = 4
+	headerSize   = 2 // length of the fields in bytes, big endian
 )
 
-// Invite is what lets an agent join: a WireGuard key that the edge knows as a
-// peer, and where the edge is. Encode makes the token that people pass on.
-type Invite struct {
-	Key     Private      // one-time key; the edge keeps only its public half
-	Node    uint32       // the invite's own node id
-	Expires time.Time    // UTC, in seconds
-	Overlay netip.Prefix // the overlay's /48
-	Edges   []Edge       // at least one
-}
-
-// Edge is an edge as an invite and the agent's state name it.
-type Edge struct {
-	Key       Public     `json:"key"`
-	Node      uint32     `json:"node"`
-	Endpoints []Endpoint `json:"endpoints"`
-}
-
-// EndpointKind is how packets get to an endpoint.
-type EndpointKind string
-
+// Tags of the fields. A field is its tag (one byte), its length (uvarint) and
+// that many bytes. A reader skips tags that it does not know, so a field that
+// must not be skipped needs a new version in the prefix. Tags count from 1 in
+// each of the three places.
 const (
-	EndpointUDP   EndpointKind = "udp"   // WireGuard's own transport
-	EndpointHTTPS EndpointKind = "https" // WireGuard packets inside TLS
+	tagKey     = 1 // 32 bytes
+	tagNode    = 2 // uint32, big endian
+	tagExpires = 3 // Unix time in seconds, uint64, big endian
+	tagOverlay = 4 // the first 6 bytes of the /48
+	tagEdge    = 5 // fields of an edge; repeated
+
+	tagEdgeKey      = 1 // 32 bytes
+	tagEdgeNode     = 2 // uint32, big endian
+	tagEdgeEndpoint = 3 // fields of an endpoint; repeated
+
+	tagEndpointKind = 1 // ASCII
+	tagEndpointAddr = 2 // ASCII
 )
 
-// Endpoint is where an edge can be reached: host:port, the host a name or an
-// address.
-type Endpoint struct {
-	Kind EndpointKind `json:"kind"`
-	Addr string       `json:"addr"`
-}
+// maxExpires is the end of year 9999, in Unix seconds: later times do not
+// survive JSON (RFC 3339, section 5.6).
+const maxExpires = 253402300799
 
-// InviteError says in words why a token is no invite.
-type InviteError struct{ Reason string }
-
-func (e *InviteError) Error() string { return "this is no valid invite: " + e.Reason }
-
-func damaged() error {
-	return &InviteError{"it is damaged or cut off; copy the whole token again, from " + invitePrefix + " to its end"}
-}
-
-// Fields of the token: a type, a length of 16 bits, and that many bytes. A
-// reader skips types that it does not know, so that later versions can add
-// some without a new prefix.
-const (
-	fieldKey      = 1 // 32 bytes
-	fieldNode     = 2 // 32 bits
-	fieldExpires  = 3 // seconds since 1970, 64 bits
-	fieldOverlay  = 4 // 6 bytes
-	fieldEdge     = 5 // fields of its own, repeated
-	fieldEndpoint = 6 // in an edge: kind byte and address, repeated
-)
-
-var endpointCodes = map[EndpointKind]byte{EndpointUDP: 1, EndpointHTTPS: 2}
-
-// Expired reports whether the invite has run out at now.
+// Expired says whether the invite is of no use any more.
 func (i Invite) Expired(now time.Time) bool { return !now.Before(i.Expires) }
 
-// Validate reports what an invite lacks.
-func (i Invite) Validate() error {
-	switch {
-	case i.Key.IsZero():
-		return errors.New("invite: no key")
-	case i.Node == 0:
-		return errors.New("invite: no node id")
-	case i.Overlay.Bits() != 48 || !i.Overlay.Addr().Is6() || i.Overlay != i.Overlay.Masked():
-		return fmt.Errorf("invite: overlay %v is not an IPv6 /48", i.Overlay)
-	case len(i.Edges) == 0:
-		return errors.New("invite: no edge")
+func (i Invite) check() error {
+	if i.Key.IsZero() {
+		return errors.New("it has no key")
+	}
+	if i.Node == 0 {
+		return errors.New("it has no node id")
+	}
+	if s := i.Expires.Unix(); s <= 0 || s > maxExpires {
+		return errors.New("it has no expiry, or one that makes no sense")
+	}
+	// RFC 4193, section 3.1: fd, 40 bits of global id.
+	if p := i.Overlay; !p.IsValid() || p.Bits() != 48 || !p.Addr().Is6() || p.Addr().As16()[0] != 0xfd || p != p.Masked() {
+		return errors.New("its overlay is not an fd00::/8 prefix of 48 bits")
+	}
+	if len(i.Edges) == 0 {
+		return errors.New("it names no edge")
+	}
+	if len(i.Edges) > maxEdges {
+		return fmt.Errorf("it names %d edges, of at most %d", len(i.Edges), maxEdges)
 	}
 	for _, e := range i.Edges {
-		if e.Key.IsZero() || e.Node == 0 || len(e.Endpoints) == 0 {
-			return errors.New("invite: an edge without key, id or endpoint")
-		}
-		for _, p := range e.Endpoints {
-			if endpointCodes[p.Kind] == 0 || p.Addr == "" {
-				return fmt.Errorf("invite: endpoint %q of kind %q", p.Addr, p.Kind)
-			}
+		if err := e.check(); err != nil {
+			return fmt.Errorf("edge %d: %w", e.Node, err)
 		}
 	}
 	return nil
 }
 
-// Encode is the invite's token. It is secret until it was used.
+// Encode writes the invite as a token of printable ASCII without white space:
+//
+//	wgx1_ base64url( length of the fields | fields | checksum )
+//
+// where the checksum is the first 4 bytes of SHA-256 over the prefix and all
+// bytes before it. It protects against damage on the way, not against forgers:
+// the key in it is what the edge believes.
 func (i Invite) Encode() (string, error) {
-	if err := i.Validate(); err != nil {
-		return "", err
+	if err := i.check(); err != nil {
+		return "", fmt.Errorf("encode invite: %w", err)
 	}
-	var body []byte
 	key := i.Key.Expose()
-	body = appendField(body, fieldKey, key[:])
-	body = appendField(body, fieldNode, binary.BigEndian.AppendUint32(nil, i.Node))
-	body = appendField(body, fieldExpires, binary.BigEndian.AppendUint64(nil, uint64(i.Expires.Unix())))
 	overlay := i.Overlay.Addr().As16()
-	body = appendField(body, fieldOverlay, overlay[:6])
+	fields := appendField(nil, tagKey, key[:])
+	fields = appendField(fields, tagNode, binary.BigEndian.AppendUint32(nil, i.Node))
+	fields = appendField(fields, tagExpires, binary.BigEndian.AppendUint64(nil, uint64(i.Expires.Unix())))
+	fields = appendField(fields, tagOverlay, overlay[:6])
 	for _, e := range i.Edges {
-		var edge []byte
-		pub := e.Key.Bytes()
-		edge = appendField(edge, fieldKey, pub[:])
-		edge = appendField(edge, fieldNode, binary.BigEndian.AppendUint32(nil, e.Node))
+		edgeKey := e.Key.Bytes()
+		edge := appendField(nil, tagEdgeKey, edgeKey[:])
+		edge = appendField(edge, tagEdgeNode, binary.BigEndian.AppendUint32(nil, e.Node))
 		for _, p := range e.Endpoints {
-			edge = appendField(edge, fieldEndpoint, append([]byte{endpointCodes[p.Kind]}, p.Addr...))
+			endpoint := appendField(nil, tagEndpointKind, []byte(p.Kind))
+			endpoint = appendField(endpoint, tagEndpointAddr, []byte(p.Addr))
+			edge = appendField(edge, tagEdgeEndpoint, endpoint)
 		}
-		body = appendField(body, fieldEdge, edge)
+		fields = appendField(fields, tagEdge, edge)
 	}
-	sum := sha256.Sum256(body)
-	token := invitePrefix + base64.RawURLEncoding.EncodeToString(append(body, sum[:checksumSize]...))
-	if len(token) > maxInvite {
-		return "", fmt.Errorf("invite: %d characters, more than %d", len(token), maxInvite)
+	if n := tokenLen(len(fields)); n > maxToken {
+		return "", fmt.Errorf("encode invite: a token of %d characters, of at most %d; name fewer endpoints", n, maxToken)
 	}
-	return token, nil
+	return seal(fields), nil
 }
 
-func appendField(b []byte, kind byte, value []byte) []byte {
-	b = append(b, kind)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(value)))
+// seal makes a token of encoded fields.
+func seal(fields []byte) string {
+	body := binary.BigEndian.AppendUint16(nil, uint16(len(fields)))
+	body = append(body, fields...)
+	body = append(body, checksum(body)...)
+	return invitePrefix + base64.RawURLEncoding.EncodeToString(body)
+}
+
+func checksum(body []byte) []byte {
+	h := sha256.New()
+	h.Write([]byte(invitePrefix))
+	h.Write(body)
+	return h.Sum(nil)[:checksumSize]
+}
+
+// tokenLen is the length of the token of n bytes of fields, in characters.
+func tokenLen(n int) int {
+	return len(invitePrefix) + base64.RawURLEncoding.EncodedLen(headerSize+n+checksumSize)
+}
+
+func appendField(b []byte, tag byte, value []byte) []byte {
+	b = append(b, tag)
+	b = binary.AppendUvarint(b, uint64(len(value)))
 	return append(b, value...)
 }
 
-// ParseInvite reads a token; space around it does not matter. An error is an
-// *InviteError. It does not look at the clock: see Expired.
+const copyWhole = "copy the whole token that `wgexpose edge invite` printed"
+
+// ParseInvite reads what [Invite.Encode] wrote, with or without white space
+// around it. Every error is an [*InviteError]. Whether the invite has expired
+// is for the caller to look at.
 func ParseInvite(token string) (Invite, error) {
-	token = strings.TrimSpace(token)
-	if len(token) > maxInvite {
-		return Invite{}, &InviteError{"it is too long to be one"}
-	}
-	text, ok := strings.CutPrefix(token, invitePrefix)
-	if !ok {
-		version, _, found := strings.Cut(strings.TrimPrefix(token, inviteFamily), "_")
-		if strings.HasPrefix(token, inviteFamily) && found && version != "" && strings.Trim(version, "0123456789") == "" {
-			return Invite{}, &InviteError{"it was made by a newer wgexpose (version " + abridge(version) + "); update this one"}
-		}
-		return Invite{}, &InviteError{"a token begins with " + invitePrefix + " and is what `wgexpose edge invite` prints"}
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) < checksumSize {
-		return Invite{}, damaged()
-	}
-	body, sum := raw[:len(raw)-checksumSize], raw[len(raw)-checksumSize:]
-	want := sha256.Sum256(body)
-	if !bytes.Equal(sum, want[:checksumSize]) {
-		return Invite{}, damaged()
-	}
-	i, err := parseBody(body)
+	fields, err := open(strings.TrimSpace(token))
 	if err != nil {
-		return Invite{}, damaged()
+		return Invite{}, err
 	}
-	if err := i.Validate(); err != nil {
-		return Invite{}, &InviteError{strings.TrimPrefix(err.Error(), "invite: ")}
+	invite, err := parseFields(fields)
+	if err == nil {
+		err = invite.check()
 	}
-	return i, nil
+	if err != nil {
+		// The checksum fits, so this is how it was made.
+		return Invite{}, &InviteError{"makes no sense: " + err.Error() + "; ask for a new one"}
+	}
+	return invite, nil
 }
 
-var errField = errors.New("a field's length is wrong")
-
-func parseBody(body []byte) (i Invite, err error) {
-	err = eachField(body, func(kind byte, v []byte) error {
-		switch kind {
-		case fieldKey:
-			if len(v) != Size {
-				return errField
-			}
-			i.Key = Private{[Size]byte(v)}
-		case fieldNode:
-			if len(v) != 4 {
-				return errField
-			}
-			i.Node = binary.BigEndian.Uint32(v)
-		case fieldExpires:
-			if len(v) != 8 {
-				return errField
-			}
-			i.Expires = time.Unix(int64(binary.BigEndian.Uint64(v)), 0).UTC()
-		case fieldOverlay:
-			if len(v) != 6 {
-				return errField
-			}
-			var a [16]byte
-			copy(a[:], v)
-			i.Overlay = netip.PrefixFrom(netip.AddrFrom16(a), 48)
-		case fieldEdge:
-			e, err := parseEdge(v)
-			if err != nil {
-				return err
-			}
-			i.Edges = append(i.Edges, e)
-		}
-		return nil
-	})
-	return i, err
-}
-
-func parseEdge(body []byte) (e Edge, err error) {
-	err = eachField(body, func(kind byte, v []byte) error {
-		switch kind {
-		case fieldKey:
-			if len(v) != Size {
-				return errField
-			}
-			e.Key = Public{[Size]byte(v)}
-		case fieldNode:
-			if len(v) != 4 {
-				return errField
-			}
-			e.Node = binary.BigEndian.Uint32(v)
-		case fieldEndpoint:
-			if len(v) < 2 {
-				return errField
-			}
-			for kind, code := range endpointCodes {
-				if code == v[0] { // an endpoint of a later kind is skipped
-					e.Endpoints = append(e.Endpoints, Endpoint{Kind: kind, Addr: string(v[1:])})
-				}
-			}
-		}
-		return nil
-	})
-	return e, err
-}
-
-// eachField calls fn with each field of b.
-func eachField(b []byte, fn func(kind byte, value []byte) error) error {
-	for len(b) > 0 {
-		if len(b) < 3 {
-			return errField
-		}
-		n := int(binary.BigEndian.Uint16(b[1:]))
-		if len(b) < 3+n {
-			return errField
-		}
-		if err := fn(b[0], b[3:3+n]); err != nil {
-			return err
-		}
-		b = b[3+n:]
+// open is the inverse of seal.
+func open(token string) ([]byte, error) {
+	if token == "" {
+		return nil, &InviteError{"is empty: " + copyWhole}
 	}
-	return nil
+	if v, ok := version(token); ok && v != "1" && v != "0" {
+		return nil, &InviteError{"was made by a newer version of wgexpose (format " + v + "): update wgexpose on this machine, then join again"}
+	}
+	encoded, ok := strings.CutPrefix(token, invitePrefix)
+	if !ok {
+		if strings.HasPrefix(invitePrefix, token) {
+			return nil, &InviteError{"is cut off after its first characters: " + copyWhole}
+		}
+		return nil, &InviteError{"does not start with " + invitePrefix + ", so it is no invite: " + copyWhole}
+	}
+	if len(token) > maxToken {
+		return nil, &InviteError{fmt.Sprintf("has %d characters, of at most %d, so it is none: %s", len(token), maxToken, copyWhole)}
+	}
+	// Looked at first: base64 skips line breaks.
+	if i := strings.IndexFunc(encoded, notBase64URL); i >= 0 {
+		return nil, &InviteError{fmt.Sprintf("is damaged: character %d is none of those that a token has, perhaps a space or a line break; %s", len(invitePrefix)+i+1, copyWhole)}
+	}
+	// The header tells a token that was cut off from one that was damaged.
+	const quantum = 4 // characters that hold the header
+	if len(encoded) < quantum {
+		return nil, &InviteError{"is cut off after its first characters: " + copyWhole}
+	}
+	header, err := base64.RawURLEncoding.DecodeString(encoded[:quantum])
+	if err != nil {
+		return nil, &InviteError{"is damaged: " + copyWhole}
+	}
+	size := int(binary.BigEndian.Uint16(header))
+	if want := tokenLen(size); len(token) < want {
+		return nil, &InviteError{fmt.Sprintf("is cut off or damaged: it has %d characters of %d; %s", len(token), want, copyWhole)}
+	} else if len(token) > want {
+		return nil, &InviteError{fmt.Sprintf("is damaged, or something was added to it: it has %d characters instead of %d; %s", len(token), want, copyWhole)}
+	}
+	body, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return nil, &InviteError{"is damaged (at its end): " + copyWhole}
+	}
+	end := headerSize + size
+	if string(checksum(body[:end])) != string(body[end:]) {
+		return nil, &InviteError{"is damaged (its checksum does not fit): " + copyWhole}
+	}
+	return body[headerSize:end], nil
+}
+
+func notBase64URL(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+}
+
+// version gives the number in a prefix like that of an invite.
+func version(token string) (string, bool) {
+	rest, ok := strings.CutPrefix(token, "wgx")
+	if !ok {
+		return "", false
+	}
+	v, _, ok := strings.Cut(rest, "_")
+	if !ok || v == "" || len(v) > 4 || v[0] == '0' || strings.Trim(v, "0123456789") != "" {
+		return "", false
+	}
+	return v, true
 }

@@ -7,83 +7,124 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 )
 
-// redacted stands for a private key wherever one is printed.
-const redacted = "(private key)"
+// Size is the length of every key, in bytes (RFC 7748, section 5).
+const Size = 32
 
-// Private is a WireGuard private key. Printing, logging or marshalling it
-// gives a placeholder; the zero value is no key.
-type Private struct{ b [Size]byte }
+// redacted stands for a private key wherever something prints it.
+const redacted = "[private key]"
 
-// New makes a random private key, clamped as RFC 7748 section 5 says, so that
-// it reads the same in every tool.
-func New() (Private, error) {
-	var k Private
-	if _, err := rand.Read(k.b[:]); err != nil {
-		return Private{}, fmt.Errorf("make a key: %w", err)
-	}
-	k.b[0] &= 248
-	k.b[31] = k.b[31]&127 | 64
-	return k, nil
+// A Private is an X25519 private key, as WireGuard uses them. The zero Private
+// is no key. It can be copied; compare with [Private.Equal].
+type Private struct {
+	_ [0]func() // not comparable: == would compare addresses, and not in constant time
+
+	// Behind a pointer because fmt calls no methods on unexported fields: of a
+	// struct that has a Private in one, it prints an address instead of the key.
+	key *[Size]byte
 }
 
-// ParsePrivate reads a private key as `wg genkey` prints it. The error does
-// not quote it.
+// New draws a key from the system's random source.
+func New() (Private, error) {
+	var b [Size]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return Private{}, fmt.Errorf("draw a key: %w", err)
+	}
+	return fromBytes(b), nil
+}
+
+// fromBytes clamps, so that equal scalars are equal keys (RFC 7748, section 5,
+// decodeScalar25519; `wg genkey` does the same).
+func fromBytes(b [Size]byte) Private {
+	b[0] &= 248
+	b[31] = b[31]&127 | 64
+	return Private{key: &b}
+}
+
+// ParsePrivate reads what `wg genkey` writes: standard base64 of 32 bytes. The
+// error does not repeat the input.
 func ParsePrivate(s string) (Private, error) {
-	b, err := parse(s)
+	b, err := decode(s)
 	if err != nil {
 		return Private{}, fmt.Errorf("private key: %w", err)
 	}
-	k := Private{b}
-	if k.IsZero() {
-		return Private{}, errors.New("private key: all zero")
-	}
-	return k, nil
+	return fromBytes(b), nil
 }
 
-// Expose returns the key's bytes: the one way out of the type.
-func (k Private) Expose() [Size]byte { return k.b }
-
-// Public is the public key that belongs to k, or no key when k is none.
+// Public is the public half, as `wg pubkey` computes it; that of no key is
+// zero.
 func (k Private) Public() Public {
-	if k.IsZero() {
+	if k.key == nil {
 		return Public{}
 	}
-	key, err := ecdh.X25519().NewPrivateKey(k.b[:])
+	// Neither can fail: the scalar has the right length, and clamped it is
+	// never a multiple of the base point's order.
+	p, err := ecdh.X25519().NewPrivateKey(k.key[:])
 	if err != nil {
-		panic(err) // 32 bytes are always a key
+		panic("keys: " + err.Error())
 	}
-	return Public{[Size]byte(key.PublicKey().Bytes())}
+	return Public{[Size]byte(p.PublicKey().Bytes())}
 }
 
-// IsZero reports whether k is no key.
-func (k Private) IsZero() bool { return k.Equal(Private{}) }
+// Expose gives the key itself, 32 bytes, clamped. It is the only way out of a
+// Private: let the result go nowhere but into WireGuard, a key file or an
+// invite.
+func (k Private) Expose() [Size]byte {
+	if k.key == nil {
+		return [Size]byte{}
+	}
+	return *k.key
+}
 
-// Equal compares in constant time.
+// IsZero says whether k is no key.
+func (k Private) IsZero() bool { return k.key == nil }
+
+// Equal compares in constant time. No key equals no key only.
 func (k Private) Equal(other Private) bool {
-	return subtle.ConstantTimeCompare(k.b[:], other.b[:]) == 1
+	if k.key == nil || other.key == nil {
+		return k.key == other.key
+	}
+	return subtle.ConstantTimeCompare(k.key[:], other.key[:]) == 1
 }
 
-// text is the key as files keep it, as `wg genkey` prints it.
-func (k Private) text() string { return base64.StdEncoding.EncodeToString(k.b[:]) + "\n" }
-
-// String implements fmt.Stringer; it redacts.
+// String does not give the key.
 func (k Private) String() string { return redacted }
 
-// GoString implements fmt.GoStringer; it redacts.
+// GoString does not give the key.
 func (k Private) GoString() string { return redacted }
 
-// Format implements fmt.Formatter, because the verbs %x and %d would look
-// inside; it redacts.
-func (k Private) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+// Format does not give the key, whatever the verb.
+func (k Private) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// LogValue implements slog.LogValuer; it redacts.
+// LogValue does not give the key.
 func (k Private) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText implements encoding.TextMarshaler, and with it JSON and YAML;
-// it refuses, because what a placeholder is read back as would be worse.
-func (k Private) MarshalText() ([]byte, error) {
-	return nil, errors.New("keys: a private key is not for marshalling")
+// MarshalText does not give the key. There is no UnmarshalText: a Private does
+// not travel inside other formats.
+func (k Private) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// decode reads a key's 44 characters. Its errors never repeat them, because a
+// private key may stand where a public one was asked for.
+func decode(s string) ([Size]byte, error) {
+	var b [Size]byte
+	if s == "" {
+		return b, errors.New("is empty; a key is 44 characters of base64")
+	}
+	if len(s) != base64.StdEncoding.EncodedLen(Size) {
+		return b, fmt.Errorf("has %d characters; a key is 44 characters of base64", len(s))
+	}
+	// Strict refuses loose bits at the end, so that each key has one spelling.
+	// The length leaves no room for the line breaks that base64 would skip.
+	raw, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || len(raw) != Size {
+		return b, errors.New("is no valid base64; a key is 44 characters of it")
+	}
+	b = [Size]byte(raw)
+	if b == ([Size]byte{}) {
+		return b, errors.New("is all zero, which WireGuard takes for no key")
+	}
+	return b, nil
 }
