@@ -1,0 +1,101 @@
+package certs
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// serves reports whether the visitors' listeners can answer ch.
+func (c Config) serves(ch Challenge) bool {
+	return len(c.Challenges) == 0 || slices.Contains(c.Challenges, ch)
+}
+
+// acmeTemplate is what certmagic.NewACMEIssuer makes an issuer from. Every
+// field that it would else take from DefaultACME is set.
+func acmeTemplate(cfg Config, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, error) {
+	t := certmagic.ACMEIssuer{
+		CA:                      cfg.CA,
+		Email:                   cfg.Email,
+		Agreed:                  true, // choosing the mode is the agreement
+		DisableHTTPChallenge:    !cfg.serves(HTTP01),
+		DisableTLSALPNChallenge: !cfg.serves(TLSALPN01),
+		ListenHost:              p.host,
+		AltHTTPPort:             p.port,
+		AltTLSALPNPort:          p.port,
+		HTTPProxy:               http.ProxyFromEnvironment,
+		Logger:                  zapLogger(log),
+	}
+	if t.CA == "" {
+		t.CA = certmagic.LetsEncryptProductionCA
+	}
+	if t.CA == certmagic.LetsEncryptProductionCA {
+		t.TestCA = certmagic.LetsEncryptStagingCA // for repeated attempts: its limits are wide
+	}
+	if cfg.CARoot != "" {
+		pem, err := os.ReadFile(cfg.CARoot)
+		if err != nil {
+			return t, fmt.Errorf("read the root certificate of the ACME authority: %w", err)
+		}
+		if t.TrustedRoots, err = x509.SystemCertPool(); err != nil {
+			t.TrustedRoots = x509.NewCertPool()
+		}
+		if !t.TrustedRoots.AppendCertsFromPEM(pem) {
+			return t, fmt.Errorf("%s holds no certificate: the root of the ACME authority is expected there, in PEM", cfg.CARoot)
+		}
+	}
+	return t, nil
+}
+
+// A plug keeps certmagic from listening. For HTTP-01 and TLS-ALPN-01 certmagic
+// (v0.25, solvers.go, httpSolver.Present and tlsALPNSolver.Present) listens on
+// ListenHost and the challenge's port itself, unless something else has that
+// very address and accepts connections: then robustTryListen takes it that this
+// one answers. The edge's own listeners do answer, through
+// Manager.HTTPChallenge and Manager.TLSConfig, which find the challenge in the
+// process's memory or in the storage, wherever they listen. But they may listen
+// on any address and port, behind any forwarding, so that pointing certmagic at
+// them would be a guess, and a wrong one would have it bind a public port. It is
+// pointed at this address of the loopback interface, which is taken as long as
+// Run runs. Also certmagic counts challenges by that address for the whole
+// process, and so no two Managers share one.
+type plug struct {
+	ln   net.Listener
+	host string
+	port int
+}
+
+func openPlug() (*plug, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		var err6 error
+		if ln, err6 = net.Listen("tcp", "[::1]:0"); err6 != nil {
+			return nil, fmt.Errorf("listen on the loopback interface: %w", errors.Join(err, err6))
+		}
+	}
+	addr := ln.Addr().(*net.TCPAddr)
+	return &plug{ln: ln, host: addr.IP.String(), port: addr.Port}, nil
+}
+
+// serve accepts and closes connections until close.
+func (p *plug) serve() {
+	for {
+		c, err := p.ln.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // the one connection failed
+		}
+		c.Close()
+	}
+}
+
+func (p *plug) close() error { return p.ln.Close() }

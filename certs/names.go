@@ -1,0 +1,46 @@
+package certs
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"github.com/mholt/acmez/v3"
+	"golang.org/x/net/idna"
+)
+
+// canonical returns host as it stands in certificates: ASCII, lower case, no
+// trailing dot.
+func canonical(host string) (string, error) {
+	host = strings.TrimSuffix(host, ".")
+	if host == "" {
+		return "", errors.New("a host name is required")
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return "", errors.New("an IP address is not a host name")
+	}
+	return idna.Lookup.ToASCII(host)
+}
+
+// within reports whether host is domain or below it. Both are canonical.
+func within(host, domain string) bool {
+	return host == domain || strings.HasSuffix(host, "."+domain)
+}
+
+// subjects returns the names of the internal authority's certificate for host.
+// The domain's own also covers what is directly below the domain, except when
+// the domain is a single label: OpenSSL accepts no wildcard such as
+// *.localhost (X509_check_host wants two labels after the asterisk).
+func subjects(host, domain string) []string {
+	if host == domain && strings.Contains(domain, ".") {
+		return []string{host, "*." + host}
+	}
+	return []string{host}
+}
+
+// isChallenge reports whether hello is an ACME authority's TLS-ALPN-01 probe
+// (RFC 8737 section 3: exactly this one protocol).
+func isChallenge(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol
+}
