@@ -1,0 +1,117 @@
+package configs
+
+import (
+	"log/slog"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/wgexpose/wgexpose/statedir"
+)
+
+// Agent is what an agent is told from outside.
+type Agent struct {
+	File      string // the file that was read, or would have been if it were there
+	State     string // the state directory
+	LogLevel  slog.Level
+	LogFormat LogFormat
+	Tunnels   []Tunnel // in the order of the file
+}
+
+const tunnelsKey = "tunnels"
+
+func agentSettings() []setting {
+	return []setting{
+		{"state", "", "state `DIR`ectory (default " + shown(statedir.AgentDefault) + ")"},
+		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
+		{"log_format", "text", "`FORMAT` of log lines: text, json"},
+	}
+}
+
+// AgentFile is the file that is read when none is named; it need not be there.
+func AgentFile() (string, error) { return userFile("wgexpose.yml") }
+
+// AgentFlags adds the flags that LoadAgent reads: --config, --state,
+// --log-level and --log-format.
+func AgentFlags(flags *pflag.FlagSet) {
+	addFlags(flags, agentSettings(), shown(AgentFile))
+}
+
+// LoadAgent merges flags, which may be nil, with the environment, the file and
+// the defaults. What is wrong with the settings comes as an *Error.
+func LoadAgent(flags *pflag.FlagSet) (Agent, error) {
+	standard, err := standardFile(flags, AgentFile)
+	if err != nil {
+		return Agent{}, err
+	}
+	m, err := merge(flags, agentSettings(), standard, tunnelsKey)
+	if err != nil {
+		return Agent{}, err
+	}
+	return m.agent()
+}
+
+func (m *merged) agent() (Agent, error) {
+	cfg := Agent{
+		File:      m.name,
+		State:     take(m, "state", parseText),
+		LogLevel:  take(m, "log_level", parseLogLevel),
+		LogFormat: take(m, "log_format", parseLogFormat),
+	}
+	if cfg.State == "" {
+		var err error
+		if cfg.State, err = statedir.AgentDefault(); err != nil {
+			return cfg, err
+		}
+	}
+	if f, ok := m.fields[tunnelsKey]; ok {
+		cfg.Tunnels = m.tunnels(f)
+	}
+	return cfg, m.err()
+}
+
+func (m *merged) tunnels(f field) []Tunnel {
+	if isNull(f.value) {
+		return nil // "tunnels:" with everything below it commented out
+	}
+	if f.value.Kind != yaml.MappingNode {
+		m.add(f.line, tunnelsKey, "must be a map of a tunnel's name to its settings, and is %s", describe(f.value))
+		return nil
+	}
+	var tunnels []Tunnel
+	m.each(f.value, tunnelsKey, func(name string, f field) {
+		path := join(tunnelsKey, name)
+		if f.value.Kind != yaml.MappingNode {
+			m.add(f.line, path, "must be a map of settings such as kind and upstream, and is %s", describe(f.value))
+			return
+		}
+		fields := m.document.fields(f.value, path, tunnelKeys())
+		values := make(map[string]string)
+		complete := true
+		for _, key := range tunnelKeys() {
+			field, ok := fields[key]
+			if !ok {
+				continue
+			}
+			if values[key], ok = m.scalar(field, join(path, key)); !ok {
+				complete = false
+			}
+		}
+		if !complete {
+			return
+		}
+		t, problems := ParseTunnel(name, values)
+		for _, p := range problems {
+			at, line := path, f.line
+			if field, ok := fields[p.Key]; ok {
+				line = field.line
+			}
+			if p.Key != "" {
+				at = join(path, p.Key)
+			}
+			m.add(line, at, "%s", p.Message)
+		}
+		tunnels = append(tunnels, t)
+	})
+	return tunnels
+}

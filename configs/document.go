@@ -1,0 +1,195 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile is the largest configuration file that is read, in bytes.
+const maxFile = 1 << 20
+
+// document is one parsed file. The zero value is a file that sets nothing.
+type document struct {
+	name     string
+	root     *yaml.Node // a mapping, or nil
+	problems []Problem
+}
+
+// field is one key of a mapping.
+type field struct {
+	line  int
+	value *yaml.Node // never an alias
+}
+
+// readDocument reads and parses the file. One that is not there is an error
+// only when the user named it.
+func readDocument(name string, named bool) (*document, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) && !named {
+			return &document{name: name}, nil
+		}
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return parseDocument(name, data), nil
+}
+
+// parseDocument parses data. What is wrong is in the document's problems.
+func parseDocument(name string, data []byte) *document {
+	d := &document{name: name}
+	if len(data) > maxFile {
+		d.add(1, "", "the file is larger than %d bytes, the most that is read", maxFile)
+		return d
+	}
+	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
+	var first, second yaml.Node
+	if err := decoder.Decode(&first); err != nil {
+		if !errors.Is(err, io.EOF) {
+			d.syntax(err)
+		}
+		return d
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		d.add(second.Line, "", "a second YAML document begins here; put all settings into one")
+	case !errors.Is(err, io.EOF):
+		d.syntax(err)
+	}
+	if len(first.Content) != 1 {
+		return d
+	}
+	root := resolve(first.Content[0])
+	switch {
+	case isNull(root):
+	case root.Kind != yaml.MappingNode:
+		d.add(root.Line, "", "the file must be a map of keys to values, and is %s", describe(root))
+	default:
+		d.root = root
+	}
+	return d
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// syntax notes an error of the YAML parser, which has the line in its text, or
+// no line when it means the first.
+func (d *document) syntax(err error) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 1
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		if n, err := strconv.Atoi(m[1]); err == nil && n > 0 {
+			line = n
+		}
+		text = text[len(m[0]):]
+	}
+	d.add(line, "", "not valid YAML: %s", text)
+}
+
+func (d *document) add(line int, key, format string, args ...any) {
+	line = max(line, 1)
+	d.problems = append(d.problems, Problem{
+		Place:   d.name + ":" + strconv.Itoa(line),
+		Key:     key,
+		Message: fmt.Sprintf(format, args...),
+		line:    line,
+	})
+}
+
+// fields splits a mapping into its known keys. Unknown and repeated ones become
+// problems. above is the dotted path of the mapping, empty at the top.
+func (d *document) fields(mapping *yaml.Node, above string, known []string) map[string]field {
+	found := make(map[string]field)
+	d.each(mapping, above, func(key string, f field) {
+		for _, k := range known {
+			if k == key {
+				found[key] = f
+				return
+			}
+		}
+		d.add(f.line, join(above, key), "unknown key; allowed here: %s", strings.Join(known, ", "))
+	})
+	return found
+}
+
+// each calls fn for every key of a mapping in the order of the file.
+func (d *document) each(mapping *yaml.Node, above string, fn func(key string, f field)) {
+	if mapping == nil {
+		return
+	}
+	first := make(map[string]int)
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		key, value := resolve(mapping.Content[i]), resolve(mapping.Content[i+1])
+		line := mapping.Content[i].Line
+		if key.Kind != yaml.ScalarNode {
+			d.add(line, above, "a key must be a plain word, and this is %s", describe(key))
+			continue
+		}
+		if before, twice := first[key.Value]; twice {
+			d.add(line, join(above, key.Value), "set twice; it is on line %d already", before)
+			continue
+		}
+		first[key.Value] = line
+		fn(key.Value, field{line: line, value: value})
+	}
+}
+
+// scalar takes a plain value as the text that stands in the file.
+func (d *document) scalar(f field, key string) (string, bool) {
+	switch {
+	case isNull(f.value):
+		d.add(f.line, key, "has no value; give one or take the line out")
+	case f.value.Kind != yaml.ScalarNode:
+		d.add(f.line, key, "must be one value, and is %s", describe(f.value))
+	default:
+		return f.value.Value, true
+	}
+	return "", false
+}
+
+// resolve follows an alias (*name) to what it stands for.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode && n.Alias != nil {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a map"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case isNull(n):
+		return "empty"
+	default:
+		return "the value " + quote(n.Value)
+	}
+}
+
+func join(above, key string) string {
+	if len(key) > 64 {
+		key = strings.ToValidUTF8(key[:64], "") + "…"
+	}
+	if above == "" {
+		return key
+	}
+	return above + "." + key
+}

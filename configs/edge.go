@@ -1,0 +1,164 @@
+package configs
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/statedir"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// Edge is what an edge is told from outside.
+type Edge struct {
+	State           string // the state directory
+	Domain          string // host names of tunnels lie under it; empty: as at the last start
+	Endpoint        string // HOST or HOST:PORT that invites carry; empty: found out
+	ListenWG        Listen // WireGuard, UDP; never off
+	ListenHTTPS     Listen
+	ListenHTTP      Listen
+	TLS             certs.Mode // empty: TLSFor the domain, which the settings do not name
+	TCPPorts        tunnel.PortRange
+	ListenTCP       netip.Addr // for public TCP ports; zero: every address
+	PublicHTTPSPort uint16     // in public addresses; 0: the port that is listened on
+	ACMEEmail       string
+	ACMECA          string // ACME directory; empty: certmagic's default
+	LogLevel        slog.Level
+	LogFormat       LogFormat
+}
+
+func edgeSettings() []setting {
+	return []setting{
+		{"state", "", "state `DIR`ectory (default " + shown(statedir.EdgeDefault) + ")"},
+		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start; at the first, localhost)"},
+		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
+		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard"},
+		{"listen_https", ":443", "`ADDRESS` for HTTPS, or off"},
+		{"listen_http", ":80", "`ADDRESS` for plain HTTP, which redirects to HTTPS, or off"},
+		{"tls", "", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP) (default acme; internal for localhost)"},
+		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
+		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
+		{"public_https_port", "", "`PORT` in public addresses, when it is forwarded to that of --listen-https"},
+		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
+		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
+		{"log_level", "info", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
+		{"log_format", "text", "`FORMAT` of log lines: text, json"},
+	}
+}
+
+// EdgeFile is the file that is read when none is named; it need not be there.
+func EdgeFile() (string, error) {
+	if os.Geteuid() == 0 {
+		return filepath.Join("/etc", "wgexpose", "edge.yml"), nil
+	}
+	return userFile("edge.yml")
+}
+
+// EdgeFlags adds the flags of a running edge.
+func EdgeFlags(flags *pflag.FlagSet) {
+	addFlags(flags, edgeSettings(), shown(EdgeFile))
+}
+
+// EdgeStateFlags adds only those flags of an edge that a command needs which
+// works on its state: --config, --state, --log-level and --log-format.
+func EdgeStateFlags(flags *pflag.FlagSet) {
+	var few []setting
+	for _, s := range edgeSettings() {
+		switch s.key {
+		case "state", "log_level", "log_format":
+			few = append(few, s)
+		}
+	}
+	addFlags(flags, few, shown(EdgeFile))
+}
+
+// LoadEdge merges flags, which may be nil, with the environment, the file and
+// the defaults. What is wrong with the settings comes as an *Error.
+func LoadEdge(flags *pflag.FlagSet) (Edge, error) {
+	standard, err := standardFile(flags, EdgeFile)
+	if err != nil {
+		return Edge{}, err
+	}
+	m, err := merge(flags, edgeSettings(), standard)
+	if err != nil {
+		return Edge{}, err
+	}
+	return m.edge()
+}
+
+func (m *merged) edge() (Edge, error) {
+	cfg := Edge{
+		State:           take(m, "state", parseText),
+		Domain:          take(m, "domain", parseOptionalDomain),
+		Endpoint:        take(m, "endpoint", parseEndpoint),
+		ListenWG:        take(m, "listen_wg", parseListen),
+		ListenHTTPS:     take(m, "listen_https", parseListenOrOff),
+		ListenHTTP:      take(m, "listen_http", parseListenOrOff),
+		TLS:             take(m, "tls", parseTLS),
+		TCPPorts:        take(m, "tcp_ports", tunnel.ParsePortRange),
+		ListenTCP:       take(m, "listen_tcp", parseListenAddr),
+		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),
+		ACMEEmail:       take(m, "acme_email", parseEmail),
+		ACMECA:          take(m, "acme_ca", parseCA),
+		LogLevel:        take(m, "log_level", parseLogLevel),
+		LogFormat:       take(m, "log_format", parseLogFormat),
+	}
+	if err := m.err(); err != nil {
+		return cfg, err
+	}
+	if cfg.State == "" {
+		var err error
+		if cfg.State, err = statedir.EdgeDefault(); err != nil {
+			return cfg, err
+		}
+	}
+	if cfg.TLS == "" && cfg.Domain != "" {
+		cfg.TLS = TLSFor(cfg.Domain)
+	}
+	switch {
+	case cfg.TLS == certs.ACME && cfg.Domain != "" && TLSFor(cfg.Domain) != certs.ACME:
+		m.problem("tls", fmt.Sprintf("no public authority gives a certificate for %s; use internal, or a domain of yours", cfg.Domain))
+	case cfg.TLS == certs.Off && cfg.ListenHTTP.Off:
+		m.problem("listen_http", "is off, and so is TLS: nothing would be served; give it an address such as :80")
+	case cfg.TLS != certs.Off && cfg.ListenHTTPS.Off:
+		m.problem("listen_https", "is off, though TLS is not; give it an address such as :443, or set tls to off")
+	}
+	return cfg, m.err()
+}
+
+// TLSFor is where certificates for a domain come from when nothing is set.
+func TLSFor(domain string) certs.Mode {
+	if domain == "localhost" || strings.HasSuffix(domain, ".localhost") {
+		return certs.Internal
+	}
+	return certs.ACME
+}
+
+func parseOptionalDomain(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	return parseDomain(s)
+}
+
+func parseTLS(s string) (certs.Mode, error) {
+	if s == "" {
+		return "", nil
+	}
+	return oneOf(s, certs.ACME, certs.Internal, certs.Off)
+}
+
+// standardFile is the file to read when none is named. A machine without a
+// home directory can still be told everything by flags.
+func standardFile(flags *pflag.FlagSet, file func() (string, error)) (string, error) {
+	if _, named := configFile(flags); named {
+		return "", nil
+	}
+	return file()
+}

@@ -1,0 +1,284 @@
+package configs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// isolate keeps the machine's own settings out of a test.
+func isolate(t *testing.T) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "WGEXPOSE_") {
+			t.Setenv(name, "")
+		}
+	}
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "test.yml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func flagSet(t *testing.T, add func(*pflag.FlagSet), args ...string) *pflag.FlagSet {
+	t.Helper()
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	add(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return flags
+}
+
+// process is an agent or an edge, for tests that hold for both.
+type process struct {
+	settings []setting
+	flags    func(*pflag.FlagSet)
+	load     func(*pflag.FlagSet) (any, error)
+	get      map[string]func(any) string // each key's value after loading, as text
+}
+
+func processes() map[string]process {
+	agent := func(f func(Agent) string) func(any) string { return func(v any) string { return f(v.(Agent)) } }
+	edge := func(f func(Edge) string) func(any) string { return func(v any) string { return f(v.(Edge)) } }
+	return map[string]process{
+		"agent": {
+			settings: agentSettings(),
+			flags:    AgentFlags,
+			load:     func(f *pflag.FlagSet) (any, error) { return LoadAgent(f) },
+			get: map[string]func(any) string{
+				"state":      agent(func(a Agent) string { return a.State }),
+				"log_level":  agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
+				"log_format": agent(func(a Agent) string { return string(a.LogFormat) }),
+			},
+		},
+		"edge": {
+			settings: edgeSettings(),
+			flags:    EdgeFlags,
+			load:     func(f *pflag.FlagSet) (any, error) { return LoadEdge(f) },
+			get: map[string]func(any) string{
+				"state":             edge(func(e Edge) string { return e.State }),
+				"domain":            edge(func(e Edge) string { return e.Domain }),
+				"endpoint":          edge(func(e Edge) string { return e.Endpoint }),
+				"listen_wg":         edge(func(e Edge) string { return e.ListenWG.String() }),
+				"listen_https":      edge(func(e Edge) string { return e.ListenHTTPS.String() }),
+				"listen_http":       edge(func(e Edge) string { return e.ListenHTTP.String() }),
+				"tls":               edge(func(e Edge) string { return string(e.TLS) }),
+				"tcp_ports":         edge(func(e Edge) string { return e.TCPPorts.String() }),
+				"listen_tcp":        edge(func(e Edge) string { return e.ListenTCP.String() }),
+				"public_https_port": edge(func(e Edge) string { return decimal(e.PublicHTTPSPort) }),
+				"acme_email":        edge(func(e Edge) string { return e.ACMEEmail }),
+				"acme_ca":           edge(func(e Edge) string { return e.ACMECA }),
+				"log_level":         edge(func(e Edge) string { return strings.ToLower(e.LogLevel.String()) }),
+				"log_format":        edge(func(e Edge) string { return string(e.LogFormat) }),
+			},
+		},
+	}
+}
+
+// three values of each key, none of them the default where that matters.
+func three(key string) (file, variable, flag string) {
+	switch key {
+	case "state":
+		return "/srv/file", "/srv/variable", "/srv/flag"
+	case "domain":
+		return "file.example.com", "variable.example.com", "flag.example.com"
+	case "endpoint":
+		return "file.example.com:1", "variable.example.com:2", "192.0.2.3"
+	case "listen_wg", "listen_https", "listen_http":
+		return "127.0.0.1:1001", "[::1]:1002", ":1003"
+	case "tls":
+		return "internal", "off", "acme"
+	case "tcp_ports":
+		return "1001-2001", "1002-2002", "1003"
+	case "listen_tcp":
+		return "127.0.0.1", "::1", "127.0.0.3"
+	case "public_https_port":
+		return "1001", "1002", "1003"
+	case "acme_email":
+		return "file@example.com", "variable@example.com", "flag@example.com"
+	case "acme_ca":
+		return "https://file.example.com/dir", "https://variable.example.com/dir", "https://flag.example.com/dir"
+	case "log_level":
+		return "debug", "error", "warn"
+	case "log_format":
+		return "json", "text", "json"
+	}
+	return "", "", ""
+}
+
+func TestPrecedenceOfEveryKey(t *testing.T) {
+	for name, p := range processes() {
+		for _, s := range p.settings {
+			t.Run(name+"/"+s.key, func(t *testing.T) {
+				isolate(t)
+				get := p.get[s.key]
+				file, variable, flag := three(s.key)
+				if get == nil || file == "" {
+					t.Fatalf("the test does not know the key %s", s.key)
+				}
+				text := s.key + ": '" + file + "'\n"
+				if s.key == "tls" {
+					text += "domain: example.com\n" // acme wants a public one
+				}
+				config := write(t, text)
+				check := func(want string, args ...string) {
+					t.Helper()
+					cfg, err := p.load(flagSet(t, p.flags, append([]string{"--config", config}, args...)...))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := get(cfg); got != want {
+						t.Errorf("%s = %q, want %q", s.key, got, want)
+					}
+				}
+				check(file)
+				t.Setenv(s.variable(), variable)
+				check(variable)
+				check(flag, "--"+s.flag()+"="+flag)
+				t.Setenv(s.variable(), "") // an empty variable is an unset one
+				check(file)
+				check(flag, "--"+s.flag(), flag)
+			})
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	isolate(t)
+	want := map[string]map[string]string{
+		"agent": {"log_level": "warn", "log_format": "text"},
+		"edge": {
+			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
+			"tls": "", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
+			"acme_email": "", "acme_ca": "", "log_level": "info", "log_format": "text",
+		},
+	}
+	for name, p := range processes() {
+		for _, flags := range []*pflag.FlagSet{nil, flagSet(t, p.flags)} {
+			cfg, err := p.load(flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key, get := range p.get {
+				if key == "state" {
+					if !filepath.IsAbs(get(cfg)) {
+						t.Errorf("%s state = %q, want an absolute path", name, get(cfg))
+					}
+				} else if got := get(cfg); got != want[name][key] {
+					t.Errorf("%s %s = %q, want %q", name, key, got, want[name][key])
+				}
+			}
+		}
+	}
+}
+
+func TestTLSDefaultFollowsTheDomain(t *testing.T) {
+	isolate(t)
+	for domain, want := range map[string]string{"localhost": "internal", "dev.localhost": "internal", "example.com": "acme"} {
+		cfg, err := LoadEdge(flagSet(t, EdgeFlags, "--domain", domain))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(cfg.TLS) != want {
+			t.Errorf("tls for %s = %q, want %q", domain, cfg.TLS, want)
+		}
+	}
+}
+
+func TestFileIsFound(t *testing.T) {
+	isolate(t)
+	file, err := AgentFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("state: /srv/standard\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := write(t, "state: /srv/other\n")
+	for _, test := range []struct {
+		variable string
+		args     []string
+		want     string
+	}{
+		{"", nil, "/srv/standard"},
+		{other, nil, "/srv/other"},
+		{filepath.Join(t.TempDir(), "none.yml"), []string{"--config", other}, "/srv/other"},
+	} {
+		t.Setenv(configVariable, test.variable)
+		cfg, err := LoadAgent(flagSet(t, AgentFlags, test.args...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.State != test.want {
+			t.Errorf("with %q %q the state is %q, want %q", test.variable, test.args, cfg.State, test.want)
+		}
+	}
+}
+
+func TestFileThatWasNamedMustBeThere(t *testing.T) {
+	isolate(t)
+	_, err := LoadAgent(flagSet(t, AgentFlags, "--config", filepath.Join(t.TempDir(), "none.yml")))
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("err = %v, want one that says the file does not exist", err)
+	}
+}
+
+func TestFewFlagsSuffice(t *testing.T) {
+	isolate(t)
+	cfg, err := LoadEdge(flagSet(t, EdgeStateFlags, "--state", "/srv/flag"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.State != "/srv/flag" || cfg.ListenWG.Port != 51820 {
+		t.Errorf("got state %q and port %d", cfg.State, cfg.ListenWG.Port)
+	}
+}
+
+func TestPlaceOfAWrongValue(t *testing.T) {
+	isolate(t)
+	config := write(t, "\n\ntls: on\n")
+	for _, test := range []struct {
+		name, variable string
+		args           []string
+		want           []string
+		usage          bool
+	}{
+		{name: "file", want: []string{config + ":3: tls: ", "allowed: acme, internal, off"}},
+		{name: "variable", variable: "no", want: []string{"WGEXPOSE_TLS: ", config + ":3: tls: "}},
+		{name: "flag", args: []string{"--tls", "no"}, want: []string{"--tls: ", config + ":3: tls: "}},
+		{name: "good flag over a bad file", args: []string{"--tls", "off"}, want: []string{config + ":3: tls: "}},
+		{name: "flag alone", args: []string{"--config", write(t, ""), "--tls", "no"}, want: []string{"--tls: "}, usage: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("WGEXPOSE_TLS", test.variable)
+			_, err := LoadEdge(flagSet(t, EdgeFlags, append([]string{"--config", config}, test.args...)...))
+			var problems *Error
+			if !errors.As(err, &problems) {
+				t.Fatalf("err = %v, want an *Error", err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("no %q in:\n%v", want, err)
+				}
+			}
+			if problems.Usage() != test.usage {
+				t.Errorf("Usage() = %v, want %v", problems.Usage(), test.usage)
+			}
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package configs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// Tunnel is one service to publish, checked and in canonical form.
+type Tunnel struct {
+	Name              string
+	Kind              tunnel.Kind
+	Upstream          string // as tunnel.Upstream prints it: http://127.0.0.1:8089
+	URL               string // http: the host name asked for; empty: the name under the edge's domain
+	Port              uint16 // tcp: the public port asked for; 0: the edge chooses
+	HostHeader        string // http: sent to the upstream in place of the visitor's
+	ProxyProtocol     int    // tcp: 1 or 2 for a PROXY header to the upstream, 0 for none
+	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
+}
+
+// tunnelKeys are the keys of one tunnel, in the order in which help names them.
+func tunnelKeys() []string {
+	return []string{"kind", "upstream", "url", "port", "host_header", "proxy_protocol", "upstream_tls_verify"}
+}
+
+// kindOf tells to which kind alone a key belongs.
+func kindOf(key string) (tunnel.Kind, bool) {
+	switch key {
+	case "url", "host_header", "upstream_tls_verify":
+		return tunnel.HTTP, true
+	case "port", "proxy_protocol":
+		return tunnel.TCP, true
+	}
+	return "", false
+}
+
+// ParseTunnel checks a tunnel whose settings are given as text by key; a key
+// that is absent is not set. The problems, one key each and no place, are all
+// that can be found; key "" is the name. name may be empty for a tunnel that
+// the edge or the agent names.
+func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
+	t := Tunnel{Name: name}
+	var problems []Problem
+	problem := func(key string, err error) {
+		problems = append(problems, Problem{Key: key, Message: err.Error()})
+	}
+	if name != "" {
+		if err := tunnel.ValidateName(name); err != nil {
+			problem("", err)
+		}
+	}
+	var err error
+	if kind, ok := values["kind"]; !ok {
+		problem("kind", fmt.Errorf("missing; allowed: %s, %s", tunnel.HTTP, tunnel.TCP))
+	} else if t.Kind, err = oneOf(kind, tunnel.HTTP, tunnel.TCP); err != nil {
+		problem("kind", err)
+	}
+	upstream, ok := values["upstream"]
+	if !ok {
+		problem("upstream", fmt.Errorf("missing; name the private target, such as 127.0.0.1:8089"))
+	}
+	if t.Kind == "" {
+		return t, problems // what else is allowed depends on the kind
+	}
+	if ok {
+		u, err := tunnel.ParseUpstream(t.Kind, upstream)
+		if err != nil {
+			problem("upstream", err)
+		} else {
+			t.Upstream = u.String()
+		}
+	}
+	for _, key := range tunnelKeys() {
+		value, set := values[key]
+		if !set {
+			continue
+		}
+		if kind, alone := kindOf(key); alone && kind != t.Kind {
+			problem(key, fmt.Errorf("belongs to a tunnel of kind %s; this one is %s", kind, t.Kind))
+			continue
+		}
+		var err error
+		switch key {
+		case "url":
+			t.URL, err = parseURL(value)
+		case "port":
+			t.Port, err = parsePort(value)
+		case "host_header":
+			t.HostHeader, err = parseHostHeader(value)
+		case "proxy_protocol":
+			t.ProxyProtocol, err = parseProxyProtocol(value)
+		case "upstream_tls_verify":
+			var verify bool
+			verify, err = parseBool(value)
+			t.UpstreamTLSVerify = &verify
+			if err == nil && t.Upstream != "" && !strings.HasPrefix(t.Upstream, "https://") {
+				err = fmt.Errorf("has a meaning for an https:// upstream alone, and this one is %s", t.Upstream)
+			}
+		}
+		if err != nil {
+			problem(key, err)
+		}
+	}
+	return t, problems
+}
