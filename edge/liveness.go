@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -20,17 +21,20 @@ const (
 	maxReportText = 512 // bytes
 )
 
+// errAway is why a node's presence ended.
+var errAway = errors.New("the agent is away")
+
 // liveness is what the edge knows of one node at this moment: whether it is
 // there, when it was last heard, and what it said of its upstreams. The control
 // plane owns it, one per node, and writes it; the data plane reads it. It
 // outlives table swaps. All methods are safe for concurrent use.
 type liveness struct {
-	mu      sync.Mutex // guards all below
-	heard   time.Time  // zero: never
-	away    chan struct{}
-	isAway  bool
-	reports map[tunnel.ID]report // failing upstreams, and those that came back
-	news    chan struct{}        // closed and replaced at each report
+	mu      sync.Mutex              // guards all below
+	heard   time.Time               // zero: never
+	present context.Context         // ends when the node turns away; replaced when it comes back
+	leave   context.CancelCauseFunc // ends present
+	reports map[tunnel.ID]report    // the last one of each upstream
+	news    chan struct{}           // closed and replaced at each report
 }
 
 // report is an agent's last word on one upstream.
@@ -43,12 +47,11 @@ type report struct {
 // newLiveness returns the liveness of a node that has not been heard yet: away.
 func newLiveness() *liveness {
 	l := &liveness{
-		away:    make(chan struct{}),
-		isAway:  true,
 		reports: make(map[tunnel.ID]report),
 		news:    make(chan struct{}),
 	}
-	close(l.away)
+	l.present, l.leave = context.WithCancelCause(context.Background())
+	l.leave(errAway)
 	return l
 }
 
@@ -72,9 +75,8 @@ func (l *liveness) HeardSince(t time.Time) bool {
 func (l *liveness) SetUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isAway {
-		l.isAway = false
-		l.away = make(chan struct{})
+	if l.present.Err() != nil {
+		l.present, l.leave = context.WithCancelCause(context.Background())
 	}
 }
 
@@ -83,25 +85,23 @@ func (l *liveness) SetUp() {
 func (l *liveness) SetAway() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.isAway {
-		l.isAway = true
-		close(l.away)
-	}
+	l.leave(errAway)
 }
 
 // Away reports whether the node is away.
-func (l *liveness) Away() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.isAway
-}
+func (l *liveness) Away() bool { return l.presence().Err() != nil }
 
 // AwayC returns a channel that is closed already while the node is away, and
 // else is closed when it next turns away.
-func (l *liveness) AwayC() <-chan struct{} {
+func (l *liveness) AwayC() <-chan struct{} { return l.presence().Done() }
+
+// presence returns a context that ends, with errAway as its cause, when the node
+// turns away; one that has ended already while it is away. context.AfterFunc on
+// it is a wait that costs no goroutine.
+func (l *liveness) presence() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.away
+	return l.present
 }
 
 // Report keeps what the agent says of the upstream of tunnel id: that it can be

@@ -203,7 +203,7 @@ func (p *Proxy) serveError(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	if problem.Status >= http.StatusInternalServerError {
-		p.log.Warn("no answer from upstream", "code", problem.Code, "method", r.Method, "err", err)
+		p.log.Warn("no answer from upstream", "code", problem.Code, "method", r.Method, "visitor", r.RemoteAddr, "err", err)
 	}
 	WriteProblem(a, a.r, problem)
 }

@@ -1,0 +1,217 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wgexpose/wgexpose/proxy"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// maxHeader bounds a request's header, in bytes; 431 beyond.
+const maxHeader = 64 << 10
+
+// server is one of the front's HTTP servers and its listener.
+type server struct {
+	name     string
+	http     *http.Server
+	listener net.Listener
+	run      func() // feeds listener; nil when it feeds itself
+}
+
+// servers makes the servers for the listeners that there are.
+func (f *front) servers() []*server {
+	var all []*server
+	if f.cfg.HTTPS != nil {
+		g := newGreeter(f, f.steady(f.cfg.HTTPS))
+		s := f.server("https", g, http.HandlerFunc(f.serveSite))
+		s.run = g.run
+		s.http.TLSConfig = g.config
+		s.http.Protocols.SetHTTP2(true)
+		all = append(all, s)
+	}
+	if f.cfg.HTTP != nil {
+		handler := http.Handler(http.HandlerFunc(f.serveSite))
+		if f.certs != nil {
+			handler = f.certs.HTTPChallenge(http.HandlerFunc(f.redirect))
+		}
+		all = append(all, f.server("http", f.steady(f.cfg.HTTP), handler))
+	}
+	return all
+}
+
+// server makes one server. There is no limit on how long a request or an answer
+// may take: uploads are large, streams are endless.
+func (f *front) server(name string, l net.Listener, h http.Handler) *server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &server{
+		name:     name,
+		listener: l,
+		http: &http.Server{
+			Handler:           f.observed(h),
+			Protocols:         &protocols,
+			ReadHeaderTimeout: f.limits.header,
+			IdleTimeout:       f.limits.idle,
+			MaxHeaderBytes:    maxHeader,
+			// A visitor that vanished without a word holds its streams until a ping
+			// goes unanswered. HTTP/1.1 has TCP's keepalive for that.
+			HTTP2:       &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+			BaseContext: func(net.Listener) context.Context { return f.base },
+			ErrorLog:    log.New(serverLog{f.log.With("server", name)}, "", 0),
+		},
+	}
+}
+
+// serve serves until drain or close.
+func (s *server) serve() error {
+	var feeding sync.WaitGroup
+	if s.run != nil {
+		feeding.Go(s.run)
+	}
+	err := s.http.Serve(s.listener)
+	s.listener.Close() // Serve does that too, but not when it was shut down before it began
+	feeding.Wait()
+	return err
+}
+
+// drain stops accepting and waits for requests under way. Upgraded connections
+// are not the server's any more; the front's tracker has them.
+func (s *server) drain(ctx context.Context) {
+	// The error says that ctx ended first: the front cuts then.
+	_ = s.http.Shutdown(ctx)
+}
+
+// close closes what is left. The listener is closed already.
+func (s *server) close() { _ = s.http.Close() }
+
+// serveSite answers a request for a tunnel's host.
+func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
+	host, err := tunnel.CanonicalHost(hostOnly(r.Host))
+	if err != nil {
+		proxy.WriteProblem(w, r, badHost)
+		return
+	}
+	if r.TLS != nil && !f.sameConnection(r.TLS.ServerName, host) {
+		proxy.WriteProblem(w, r, misdirected)
+		return
+	}
+	// Once more, and not only at the handshake: connections live long, and
+	// HTTP/2 brings requests for several hosts on one.
+	rt := f.routes.Load().hosts[host]
+	if rt == nil {
+		proxy.WriteProblem(w, r, unknownHost)
+		return
+	}
+	rt.ServeHTTP(w, r)
+}
+
+// sameConnection reports whether a connection opened for sni may carry a request
+// for host: a browser sends both on one where the certificate covers both (RFC
+// 9113, section 9.1.1). Where nothing is known of the certificate, the answer is
+// no, and the visitor opens a connection of its own.
+func (f *front) sameConnection(sni, host string) bool {
+	if sni == "" {
+		sni = f.cfg.Domain // certs shows the domain's certificate then
+	}
+	sni, err := tunnel.CanonicalHost(sni)
+	return err == nil && (sni == host || f.shown.covers(sni, host))
+}
+
+// redirect sends a visitor of plain HTTP to HTTPS. It does so for names with and
+// without a tunnel alike, so that names cannot be tried out here.
+func (f *front) redirect(w http.ResponseWriter, r *http.Request) {
+	host, err := tunnel.CanonicalHost(hostOnly(r.Host))
+	if err != nil {
+		proxy.WriteProblem(w, r, badHost)
+		return
+	}
+	if !f.ours(host) {
+		proxy.WriteProblem(w, r, unknownHost)
+		return
+	}
+	if port := f.cfg.PublicHTTPSPort; port != 0 && port != 443 {
+		host = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	}
+	path := r.URL.EscapedPath()
+	if !strings.HasPrefix(path, "/") {
+		path = "/" // "OPTIONS *", or an authority alone
+	}
+	if r.URL.RawQuery != "" {
+		path += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Cache-Control", "no-cache") // the edge's port may change
+	http.Redirect(w, r, "https://"+host+path, http.StatusPermanentRedirect)
+}
+
+// ours reports whether HTTPS has an answer for host.
+func (f *front) ours(host string) bool {
+	domain := f.cfg.Domain
+	return domain == "" || host == domain || strings.HasSuffix(host, "."+domain) ||
+		f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
+}
+
+// hostOnly takes the port off a Host header.
+func hostOnly(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return hostport
+}
+
+// observed counts requests as under way, and logs them at debug level.
+func (f *front) observed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer f.active.add()()
+		if !f.log.Enabled(r.Context(), slog.LevelDebug) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		seen := &observedWriter{ResponseWriter: w}
+		start := time.Now()
+		defer func() {
+			// No path and no query: they may hold secrets.
+			f.log.Debug("request", "method", r.Method, "host", r.Host, "proto", r.Proto,
+				"visitor", r.RemoteAddr, "status", seen.status, "took", time.Since(start))
+		}()
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// observedWriter remembers the status. 0: none was sent, or the connection was
+// upgraded.
+type observedWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *observedWriter) WriteHeader(status int) {
+	if status >= http.StatusOK {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// serverLog takes what net/http's server has to say: panics, which are our own
+// mistakes, and noise that any visitor can cause.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	text := string(bytes.TrimSpace(line))
+	if strings.Contains(text, "panic serving") {
+		l.log.Error("a request handler panicked", "err", text)
+	} else {
+		l.log.Debug("http server", "err", text)
+	}
+	return len(line), nil
+}

@@ -1,0 +1,190 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// certSource finishes TLS, as certs.Manager does.
+type certSource interface {
+	TLSConfig() *tls.Config
+	Covers(host string) bool
+	HTTPChallenge(http.Handler) http.Handler
+}
+
+// unrecognizedName is the alert of that name as it goes over the wire: fatal,
+// 112 (RFC 6066, section 3), before any version is agreed on.
+var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+
+const (
+	// farewell bounds the last words to a visitor, and the wait until it has read
+	// them.
+	farewell = time.Second
+
+	// maxFarewell bounds what is read from it meanwhile, in bytes.
+	maxFarewell = 64 << 10
+)
+
+// greeter is the HTTPS listener as http.Server sees it: Accept returns visitors
+// whose ClientHello is known and named a host that is served here.
+type greeter struct {
+	front    *front
+	listener net.Listener
+	config   *tls.Config
+	greeted  chan net.Conn
+
+	ctx  context.Context // ends with the listener; its cause is Accept's error
+	stop context.CancelCauseFunc
+}
+
+func newGreeter(f *front, l net.Listener) *greeter {
+	config := f.certs.TLSConfig().Clone()
+	config.GetCertificate = f.shown.remember(config.GetCertificate, f.keepsLeaf)
+	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn)}
+	g.ctx, g.stop = context.WithCancelCause(context.Background())
+	return g
+}
+
+// run accepts and greets until the listener closes, and returns when nobody is
+// being greeted any more.
+func (g *greeter) run() {
+	var greeting sync.WaitGroup
+	defer greeting.Wait()
+	for {
+		conn, err := g.listener.Accept()
+		if err != nil {
+			g.stop(err)
+			return
+		}
+		greeting.Go(func() { g.greet(conn) })
+	}
+}
+
+func (g *greeter) Accept() (net.Conn, error) {
+	select {
+	case conn := <-g.greeted:
+		return conn, nil
+	case <-g.ctx.Done():
+		return nil, context.Cause(g.ctx)
+	}
+}
+
+func (g *greeter) Addr() net.Addr { return g.listener.Addr() }
+
+func (g *greeter) Close() error {
+	g.stop(net.ErrClosed)
+	return g.listener.Close()
+}
+
+// greet reads what a visitor wants and hands it on, or turns it away. It owns
+// conn.
+func (g *greeter) greet(conn net.Conn) {
+	release := context.AfterFunc(g.ctx, func() { conn.Close() })
+	log := g.front.log.With("visitor", conn.RemoteAddr())
+	conn.SetReadDeadline(time.Now().Add(g.front.limits.hello))
+	hello, err := peekHello(conn)
+	if err != nil {
+		log.Debug("visitor turned away", "err", err)
+		var bad *helloError
+		if errors.As(err, &bad) && len(bad.Answer) > 0 {
+			sayAndClose(conn, bad.Answer)
+		}
+		release()
+		conn.Close()
+		return
+	}
+	if !g.front.serves(hello) {
+		log.Debug("visitor turned away", "err", "no such host", "sni", hello.ServerName)
+		sayAndClose(conn, unrecognizedName)
+		release()
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	if !release() {
+		return // closed
+	}
+	greeted := tls.Server(&replayed{Conn: conn, first: hello.Bytes}, g.config)
+	select {
+	case g.greeted <- greeted:
+	case <-g.ctx.Done():
+		conn.Close()
+	}
+}
+
+// serves reports whether a handshake for h makes sense: its name has a tunnel,
+// or a certificate covers it, and the visitor then gets a page. Without a name
+// certs shows the domain's certificate.
+func (f *front) serves(h *hello) bool {
+	if h.ServerName == "" || h.isChallenge() {
+		return true
+	}
+	host, err := tunnel.CanonicalHost(h.ServerName)
+	if err != nil {
+		return false
+	}
+	return f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
+}
+
+// keepsLeaf bounds what f.shown holds: hosts with a tunnel, and the domain. A
+// wildcard would make it endless.
+func (f *front) keepsLeaf(host string) bool {
+	return f.routes.Load().hosts[host] != nil || host == f.cfg.Domain
+}
+
+// leafs remembers which certificate visitors see for a host. A handshake that
+// resumes a session shows none, so it is kept by host and not by connection.
+type leafs struct{ byHost sync.Map } // canonical host (string) → *x509.Certificate
+
+// remember wraps tls.Config.GetCertificate. Only hosts that keep accepts are
+// remembered.
+func (ls *leafs) remember(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), keep func(host string) bool) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := get(info)
+		if err != nil || cert == nil || cert.Leaf == nil {
+			return cert, err
+		}
+		if host, err := tunnel.CanonicalHost(info.ServerName); err == nil && keep(host) {
+			ls.byHost.Store(host, cert.Leaf)
+		}
+		return cert, nil
+	}
+}
+
+// covers reports whether the certificate last shown for sni is good for host.
+func (ls *leafs) covers(sni, host string) bool {
+	leaf, ok := ls.byHost.Load(sni)
+	return ok && leaf.(*x509.Certificate).VerifyHostname(host) == nil
+}
+
+// prune forgets the hosts that keep does not accept any more.
+func (ls *leafs) prune(keep func(host string) bool) {
+	for host := range ls.byHost.Range {
+		if !keep(host.(string)) {
+			ls.byHost.Delete(host)
+		}
+	}
+}
+
+// sayAndClose sends the last words and closes. It waits until the visitor has
+// closed too, within bounds: closing with unread data in the buffer sends a RST,
+// which throws away what the visitor has not read yet.
+func sayAndClose(conn net.Conn, words []byte) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(farewell))
+	if _, err := conn.Write(words); err != nil {
+		return
+	}
+	if closeWrite(conn) == nil {
+		// Errors do not matter any more: it ends here either way.
+		_, _ = io.CopyN(io.Discard, conn, maxFarewell)
+	}
+}

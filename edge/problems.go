@@ -1,0 +1,71 @@
+package edge
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/wgexpose/wgexpose/proxy"
+)
+
+// What visitors read when there is no way. They are told neither the agent's
+// name nor whether a name was ever in use.
+var (
+	agentAway = &proxy.Problem{
+		Status:     http.StatusServiceUnavailable,
+		Code:       "agent_away",
+		Title:      "The service is offline",
+		Detail:     "The machine behind this address is not connected at the moment: it may be asleep, switched off or without network. If it is yours, check that wgexpose is running on it; else try again later.",
+		RetryAfter: 10 * time.Second,
+	}
+	nodeDropped = &proxy.Problem{
+		Status: http.StatusServiceUnavailable,
+		Code:   "agent_away",
+		Title:  "The service is offline",
+		Detail: "The machine behind this address is not connected any more. If it is yours, join it again with a new invite.",
+	}
+	upstreamTimeout = &proxy.Problem{
+		Status: http.StatusGatewayTimeout,
+		Code:   "upstream_timeout",
+		Title:  "The service does not answer",
+		Detail: "The machine behind this address is connected, but the service on it did not accept a connection in time. If it is yours, check that it is running and not overloaded; else try again later.",
+	}
+	overlayBroken = &proxy.Problem{
+		Status: http.StatusBadGateway,
+		Code:   "overlay_broken",
+		Title:  "The service could not be reached",
+		Detail: "The connection to the machine behind this address failed. Try again; if this is your service and it happens again, look into the edge's log.",
+	}
+	unknownHost = &proxy.Problem{
+		Status: http.StatusNotFound,
+		Code:   "unknown_host",
+		Title:  "There is nothing at this address",
+		Detail: "No service is published under this host name. Check the spelling; if it should be yours, publish it with wgexpose http.",
+	}
+	misdirected = &proxy.Problem{
+		Status: http.StatusMisdirectedRequest,
+		Code:   "misdirected",
+		Title:  "This connection is for another host",
+		Detail: "The request names a host that the certificate of this connection does not cover. Open a new connection to that host.",
+	}
+	badHost = &proxy.Problem{
+		Status: http.StatusBadRequest,
+		Code:   "bad_host",
+		Title:  "The host name cannot be read",
+		Detail: "The Host header of the request is no valid host name. Check the address.",
+	}
+)
+
+// upstreamRefused words a refused connection. reason is the agent's; it may be
+// empty.
+func upstreamRefused(reason string) *proxy.Problem {
+	detail := "The machine behind this address is connected, but the service on it refused the connection"
+	if reason != "" {
+		detail += " (" + reason + ")"
+	}
+	return &proxy.Problem{
+		Status: http.StatusBadGateway,
+		Code:   "upstream_refused",
+		Title:  "The service is not running",
+		Detail: detail + ". If it is yours, start it and check its address; else try again later.",
+	}
+}
