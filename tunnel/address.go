@@ -3,182 +3,180 @@ package tunnel
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 )
 
-// NodeID names a node of the overlay. Edges have 1–255; zero is no node.
+// A NodeID names a node of the overlay for ever: it is not used again. Zero is
+// no node; edges have 1 to 255.
 type NodeID uint32
 
-// FirstAgentID is the lowest id of a node that is no edge.
-const FirstAgentID NodeID = 256
+// MaxEdge is the highest id of an edge. Other nodes have higher ones.
+const MaxEdge NodeID = 255
 
-// ID names a tunnel within its node. Agents draw it at random, and a changed
-// upstream gets a new one, so that no old connection reaches a new target.
+// An ID names a tunnel of one node while the agent's process runs. Agents draw
+// them at random; zero is no tunnel.
 type ID uint32
 
-// AddrKind is the part of an overlay address that says what its value means.
+// An AddrKind says what the value in an overlay address is.
 type AddrKind uint16
 
+// The kinds of overlay addresses.
 const (
-	KindNode    AddrKind = 0 // the node itself, value 1
-	KindTunnel  AddrKind = 1 // value is an ID
-	KindVisitor AddrKind = 2 // value is a handle of the edge
-	KindIPv4    AddrKind = 4 // value is a private IPv4 behind the node
+	KindNode   AddrKind = 0 // the node itself; value 1
+	KindTunnel AddrKind = 1 // a tunnel of the node; the value is its ID
+	KindHandle AddrKind = 2 // a visitor of the edge that cannot travel as itself
+	KindIPv4   AddrKind = 4 // a private IPv4 address behind the node; the value is that address
 )
 
+// Handles of visitors, values of kind [KindHandle].
 const (
-	// ControlPort is where an edge's control API listens, on its node
-	// address.
-	ControlPort = 80
-	// DialPort is the port of a tunnel's address; agents do not look at it.
-	DialPort = 1
+	HandleUnnamed  uint32 = 0 // any visitor that no overlay address can name
+	HandleLoopback uint32 = 1 // ::1, which gVisor drops as a source
 )
 
+// Ports on overlay addresses.
 const (
-	handleUnnamed  = 0 // a visitor whose address cannot travel
-	handleLoopback = 1 // ::1
+	ControlPort = 80 // of an edge's own address: the control API
+	DialPort    = 1  // of a tunnel: edges dial it, agents ignore which it is
 )
 
-// nat64 carries IPv4 addresses as IPv6 (RFC 6052, section 2.1).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+// Where an overlay address has what, in bytes:
+//
+//	| fd, 40-bit global id | node id | kind | value |
+//	0                      6        10     12      16
+const (
+	nodeAt  = 6
+	kindAt  = 10
+	valueAt = 12
+	addrEnd = 16
+)
 
-// Overlay is the address space of one wgexpose network, an RFC 4193 /48. The
-// zero value is none.
-type Overlay struct{ prefix netip.Prefix }
+// An Overlay is the address space of an edge and its agents, a /48 of RFC 4193.
+// The zero Overlay is none. Overlays compare with ==.
+type Overlay struct {
+	id [nodeAt]byte // the first one 0xfd, or all zero
+}
 
-// NewOverlay draws an overlay at random (RFC 4193, section 3.2.2, with
-// random's bytes in place of the hash).
-func NewOverlay(random io.Reader) (Overlay, error) {
-	var a [16]byte
-	a[0] = 0xfd
-	if _, err := io.ReadFull(random, a[1:6]); err != nil {
+// NewOverlay draws an overlay from 40 bits of rand (RFC 4193, section 3.2).
+func NewOverlay(rand io.Reader) (Overlay, error) {
+	o := Overlay{[nodeAt]byte{0: 0xfd}}
+	if _, err := io.ReadFull(rand, o.id[1:]); err != nil {
 		return Overlay{}, fmt.Errorf("draw an overlay prefix: %w", err)
 	}
-	return Overlay{netip.PrefixFrom(netip.AddrFrom16(a), 48)}, nil
+	return o, nil
 }
 
-// OverlayFrom checks that p can be an overlay.
+// OverlayFrom gives the overlay of a prefix, which must be a /48 of fd00::/8.
 func OverlayFrom(p netip.Prefix) (Overlay, error) {
-	if !p.IsValid() || p.Bits() != 48 || !p.Addr().Is6() || p != p.Masked() || p.Addr().As16()[0] != 0xfd {
-		return Overlay{}, fmt.Errorf("%v is no overlay prefix: want fd….::/48", p)
+	a := p.Addr()
+	if !p.IsValid() || !a.Is6() || p.Bits() != 8*nodeAt || a.As16()[0] != 0xfd || p != p.Masked() {
+		return Overlay{}, fmt.Errorf("%v is no overlay prefix; it must be a /48 of fd00::/8", p)
 	}
-	return Overlay{p}, nil
+	b := a.As16()
+	return Overlay{[nodeAt]byte(b[:nodeAt])}, nil
 }
 
-// Prefix is the overlay's /48.
-func (o Overlay) Prefix() netip.Prefix { return o.prefix }
+// IsZero says whether o is none.
+func (o Overlay) IsZero() bool { return o == Overlay{} }
 
-// IsZero reports whether o is no overlay.
-func (o Overlay) IsZero() bool { return !o.prefix.IsValid() }
-
-// String is the prefix.
-func (o Overlay) String() string { return o.prefix.String() }
-
-// MarshalText implements encoding.TextMarshaler.
-func (o Overlay) MarshalText() ([]byte, error) {
+// Prefix gives the /48; that of the zero Overlay is not valid.
+func (o Overlay) Prefix() netip.Prefix {
 	if o.IsZero() {
-		return []byte{}, nil
+		return netip.Prefix{}
 	}
-	return o.prefix.MarshalText()
+	var b [addrEnd]byte
+	copy(b[:], o.id[:])
+	return netip.PrefixFrom(netip.AddrFrom16(b), 8*nodeAt)
 }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// String gives the prefix as text: "fd12:3456:789a::/48"; "" for none.
+func (o Overlay) String() string {
+	if o.IsZero() {
+		return ""
+	}
+	return o.Prefix().String()
+}
+
+// MarshalText gives String.
+func (o Overlay) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText takes what MarshalText gives; empty text is none.
 func (o *Overlay) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*o = Overlay{}
 		return nil
 	}
-	var p netip.Prefix
-	if err := p.UnmarshalText(text); err != nil {
-		return fmt.Errorf("overlay prefix: %w", err)
+	p, err := netip.ParsePrefix(string(text))
+	if err != nil {
+		return errors.New("not an overlay prefix; it must be a /48 of fd00::/8")
 	}
-	parsed, err := OverlayFrom(p)
+	v, err := OverlayFrom(p)
 	if err != nil {
 		return err
 	}
-	*o = parsed
+	*o = v
 	return nil
 }
 
-func (o Overlay) addr(n NodeID, k AddrKind, value uint32) netip.Addr {
-	a := o.prefix.Addr().As16()
-	binary.BigEndian.PutUint32(a[6:], uint32(n))
-	binary.BigEndian.PutUint16(a[10:], uint16(k))
-	binary.BigEndian.PutUint32(a[12:], value)
-	return netip.AddrFrom16(a)
+func (o Overlay) addr(node NodeID, kind AddrKind, value uint32) netip.Addr {
+	var b [addrEnd]byte
+	copy(b[:], o.id[:])
+	binary.BigEndian.PutUint32(b[nodeAt:], uint32(node))
+	binary.BigEndian.PutUint16(b[kindAt:], uint16(kind))
+	binary.BigEndian.PutUint32(b[valueAt:], value)
+	return netip.AddrFrom16(b)
 }
 
-// NodePrefix is the /80 that a node owns, and that its WireGuard peer may send
-// from.
-func (o Overlay) NodePrefix(n NodeID) netip.Prefix {
-	return netip.PrefixFrom(o.addr(n, 0, 0), 80)
+// NodePrefix gives the /80 of all addresses that belong to a node. WireGuard
+// proves that a packet from there is the node's.
+func (o Overlay) NodePrefix(node NodeID) netip.Prefix {
+	return netip.PrefixFrom(o.addr(node, 0, 0), 8*kindAt)
 }
 
-// NodeAddr is the address of the node itself.
-func (o Overlay) NodeAddr(n NodeID) netip.Addr { return o.addr(n, KindNode, 1) }
+// NodeAddr gives the address of a node itself.
+func (o Overlay) NodeAddr(node NodeID) netip.Addr { return o.addr(node, KindNode, 1) }
 
-// TunnelAddr is the address of a tunnel of node n.
-func (o Overlay) TunnelAddr(n NodeID, id ID) netip.Addr { return o.addr(n, KindTunnel, uint32(id)) }
+// TunnelAddr gives the address that names a tunnel of a node.
+func (o Overlay) TunnelAddr(node NodeID, id ID) netip.Addr {
+	return o.addr(node, KindTunnel, uint32(id))
+}
 
-// HandleAddr is the address of a visitor of that edge that cannot travel as
-// itself.
+// HandleAddr gives the address of a visitor that an edge names by a handle.
 func (o Overlay) HandleAddr(edge NodeID, handle uint32) netip.Addr {
-	return o.addr(edge, KindVisitor, handle)
+	return o.addr(edge, KindHandle, handle)
 }
 
-// Parse takes an address of the overlay apart; ok is false for any other.
+// Parse takes an address of the overlay apart. It is not ok for an address
+// outside of it, for one with node id 0, and in the zero Overlay. Kind may be
+// one that this version has no name for.
 func (o Overlay) Parse(a netip.Addr) (node NodeID, kind AddrKind, value uint32, ok bool) {
-	if o.IsZero() || !o.prefix.Contains(a) || a.Zone() != "" {
+	if o.IsZero() || !a.Is6() || a.Zone() != "" {
 		return 0, 0, 0, false
 	}
 	b := a.As16()
-	return NodeID(binary.BigEndian.Uint32(b[6:])), AddrKind(binary.BigEndian.Uint16(b[10:])), binary.BigEndian.Uint32(b[12:]), true
+	node = NodeID(binary.BigEndian.Uint32(b[nodeAt:]))
+	if [nodeAt]byte(b[:nodeAt]) != o.id || node == 0 {
+		return 0, 0, 0, false
+	}
+	kind = AddrKind(binary.BigEndian.Uint16(b[kindAt:]))
+	return node, kind, binary.BigEndian.Uint32(b[valueAt:]), true
 }
 
-// VisitorAddr is the address as which a visitor travels: an IPv4 inside
-// 64:ff9b::/96, an IPv6 as itself. ::1, which every stack drops as a martian
-// when it comes from outside (RFC 4291, section 2.5.3), has a handle of the
-// edge, and so have the addresses that name nobody beyond one machine or
-// that belong to the overlay; those share one and cannot be told apart.
-func (o Overlay) VisitorAddr(edge NodeID, visitor netip.Addr) netip.Addr {
-	v := visitor.Unmap()
-	switch {
-	case !v.IsValid(), v.IsUnspecified(), v.IsMulticast():
-		return o.HandleAddr(edge, handleUnnamed)
-	case v.Is4():
-		a, v4 := nat64.Addr().As16(), v.As4()
-		copy(a[12:], v4[:])
-		return netip.AddrFrom16(a)
-	case v.IsLoopback():
-		return o.HandleAddr(edge, handleLoopback)
-	case v.Zone() != "", v.IsLinkLocalUnicast(), o.prefix.Contains(v), nat64.Contains(v):
-		return o.HandleAddr(edge, handleUnnamed)
-	}
-	return v
+// Contains says whether a lies in the overlay.
+func (o Overlay) Contains(a netip.Addr) bool {
+	return !o.IsZero() && o.Prefix().Contains(a)
 }
 
-// Visitor is the inverse of VisitorAddr; ok is false for an address that
-// names no visitor.
-func (o Overlay) Visitor(a netip.Addr) (visitor netip.Addr, ok bool) {
-	if !a.IsValid() {
-		return netip.Addr{}, false
-	}
-	if nat64.Contains(a) {
-		b := a.As16()
-		return netip.AddrFrom4([4]byte(b[12:])), true
-	}
-	if _, kind, value, in := o.Parse(a); in {
-		return netip.IPv6Loopback(), kind == KindVisitor && value == handleLoopback
-	}
-	return a, true
-}
-
-// NodeIDFor derives a node's id from its public key. Whoever finds it taken
-// asks again with the next attempt.
+// NodeIDFor gives the id that a node with this public key claims at the n-th
+// attempt, counted from 0; the next attempt gives the next id. It is never that
+// of an edge.
 func NodeIDFor(pub [32]byte, attempt int) NodeID {
-	sum := sha256.Sum256(pub[:])
-	span := uint64(1)<<32 - uint64(FirstAgentID)
-	return FirstAgentID + NodeID((uint64(binary.BigEndian.Uint32(sum[:]))+uint64(attempt))%span)
+	const others = 1<<32 - uint64(MaxEdge) - 1 // how many ids are not 0 and no edge's
+	h := sha256.Sum256(pub[:])
+	// Taken modulo first: a sum of the whole hash might wrap.
+	start := binary.BigEndian.Uint64(h[:]) % others
+	return NodeID((start+uint64(attempt)%others)%others + uint64(MaxEdge) + 1)
 }

@@ -1,117 +1,161 @@
 package tunnel
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"golang.org/x/net/idna"
 )
 
+// Limits of names (RFC 1035, section 2.3.4), in bytes.
 const (
-	maxLabel = 63  // RFC 1035, section 2.3.4
-	maxHost  = 253 // as above, in text form without the last dot
+	maxLabel = 63
+	maxHost  = 253 // a domain name's 255 without its length byte and its root
 )
 
-// ValidateName checks the name of a tunnel or an agent: one DNS label, since
-// an HTTP tunnel's name becomes one.
+const nameRule = "allowed are 1 to 63 letters a-z, digits and hyphens, with no hyphen at either end"
+
+// ValidateName holds the name of a tunnel or an agent to the rules of a DNS
+// label in lower case, since an http tunnel's name becomes one. The error says
+// what is wrong and what is allowed.
 func ValidateName(name string) error {
-	const want = "want 1–63 characters of a–z, 0–9 and -, not beginning or ending with -"
-	bad := name == "" || len(name) > maxLabel || name[0] == '-' || name[len(name)-1] == '-'
-	for i := 0; i < len(name) && !bad; i++ {
-		bad = !labelByte(name[i])
+	wrong := ""
+	switch problem := labelProblem(name); {
+	case problem != "":
+		wrong = problem
+	case hasUpper(name):
+		wrong = "has upper-case letters"
+	case strings.HasPrefix(name, "xn--"):
+		wrong = "starts with xn--, which stands for other letters"
 	}
-	if bad {
-		return fmt.Errorf("name %q: %s", abridge(name), want)
+	if wrong == "" {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("the name %q %s; %s", clip(name), wrong, nameRule)
 }
 
-func labelByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-'
-}
-
-// CanonicalHost is the one spelling of a host name that tables and records
-// use: lower case, no dot at its end, IDNA's A-labels (RFC 5891). It refuses
-// ports, addresses with brackets and whatever is no host name.
+// CanonicalHost gives a host name the one form in which names are stored and
+// compared: lower case, without a trailing dot, other letters than ASCII in
+// their xn-- form (IDNA 2008 as browsers look names up, UTS 46). A port, an IP
+// address, a wildcard and a name that breaks the rules of DNS are errors that
+// say so. A host that is canonical already costs no allocation, unless a label
+// of it starts with xn--.
 func CanonicalHost(host string) (string, error) {
-	h := strings.TrimSuffix(host, ".")
-	if canonical(h) {
-		return h, nil
+	if host == "" {
+		return "", errors.New("the host name is empty")
 	}
-	ascii, err := idna.Lookup.ToASCII(h)
-	if err != nil || !canonical(ascii) {
-		return "", fmt.Errorf("%q is no host name", abridge(host))
+	if problem := hostProblem(host); problem != "" {
+		return "", fmt.Errorf("the host name %q %s", clip(host), problem)
 	}
-	return ascii, nil
+	canonical := strings.TrimSuffix(host, ".")
+	if hasUpper(canonical) {
+		canonical = strings.ToLower(canonical)
+	}
+	if !isASCII(canonical) || hasACELabel(canonical) {
+		ascii, err := idna.Lookup.ToASCII(canonical)
+		if err != nil {
+			return "", fmt.Errorf("the host name %q is not allowed in domain names: %w", clip(host), err)
+		}
+		// Other characters than '.' may have become dots.
+		canonical = strings.TrimSuffix(ascii, ".")
+	}
+	if problem := asciiHostProblem(canonical); problem != "" {
+		return "", fmt.Errorf("the host name %q %s", clip(host), problem)
+	}
+	return canonical, nil
 }
 
-// canonical reports whether h is in canonical form already, which is what
-// nearly every request brings.
-func canonical(h string) bool {
-	if h == "" || len(h) > maxHost {
-		return false
+// hostProblem looks for what is no host name in any script, to say what it is
+// instead.
+func hostProblem(host string) string {
+	switch {
+	case len(host) > 4*maxHost: // more than any name's UTF-8
+		return "is too long"
+	case strings.Contains(host, "://"):
+		return "is a URL; write the name alone"
+	case strings.ContainsAny(host, "/?#@\\"):
+		return "has more than a name in it; write the name alone"
+	case strings.ContainsAny(host, ":[]"):
+		return "has a port, or is an IP address; write a name without a port"
+	case strings.Contains(host, "*"):
+		return "has a wildcard; write one name"
 	}
-	start := 0
-	for i := 0; i <= len(h); i++ {
-		if i < len(h) && h[i] != '.' {
-			if !labelByte(h[i]) && h[i] != '_' {
-				return false
-			}
-			continue
+	return ""
+}
+
+// asciiHostProblem holds a name of any case to the rules of DNS.
+func asciiHostProblem(host string) string {
+	if len(host) > maxHost {
+		return fmt.Sprintf("is longer than %d characters", maxHost)
+	}
+	var last string
+	for rest, more := host, true; more; {
+		last, rest, more = strings.Cut(rest, ".")
+		if last == "" {
+			return "has an empty part; parts are separated by single dots"
 		}
-		if i == start || i-start > maxLabel || h[start] == '-' || h[i-1] == '-' {
+		if problem := labelProblem(last); problem != "" {
+			return fmt.Sprintf("has a part that %s; in each part %s", problem, nameRule)
+		}
+	}
+	// Such names are addresses to browsers and resolvers, in one of their many
+	// spellings (WHATWG URL, "ends in a number checker").
+	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(strings.ToLower(last), "0x") && strings.Trim(last[2:], "0123456789abcdefABCDEF") == "" {
+		return "ends in a number, so it is an IP address; write a name"
+	}
+	return ""
+}
+
+// labelProblem says how label breaks the rules of an LDH label (RFC 5890,
+// section 2.3.1), in whatever case; "" if it does not.
+func labelProblem(label string) string {
+	if label == "" {
+		return "is empty"
+	}
+	if len(label) > maxLabel {
+		return fmt.Sprintf("has %d characters", len(label))
+	}
+	for i := range len(label) {
+		if c := label[i]; !isLetterDigit(c) && c != '-' {
+			if c == '_' {
+				return "has an underscore"
+			}
+			return "has other characters than letters, digits and hyphens"
+		}
+	}
+	if label[0] == '-' || label[len(label)-1] == '-' {
+		return "starts or ends with a hyphen"
+	}
+	// RFC 5891, section 4.2.3.1: reserved, xn-- apart.
+	if len(label) >= 4 && label[2:4] == "--" && !strings.EqualFold(label[:2], "xn") {
+		return "has hyphens at its third and fourth place, which is reserved"
+	}
+	return ""
+}
+
+func isLetterDigit(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+func hasUpper(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 'A' && s[i] <= 'Z' {
+			return true
+		}
+	}
+	return false
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
 			return false
 		}
-		start = i + 1
 	}
-	return !strings.Contains(h, "xn--") || validPunycode(h)
+	return true
 }
 
-func validPunycode(h string) bool {
-	ascii, err := idna.Lookup.ToASCII(h)
-	return err == nil && ascii == h
-}
-
-// RandomName makes a readable name such as "brave-otter-4821", with some 25
-// bits of choice.
-func RandomName(random io.Reader) (string, error) {
-	var b [8]byte
-	if random == nil {
-		random = rand.Reader
-	}
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", fmt.Errorf("draw a name: %w", err)
-	}
-	n := binary.BigEndian.Uint64(b[:])
-	adjective := adjectives[n%uint64(len(adjectives))]
-	n /= uint64(len(adjectives))
-	animal := animals[n%uint64(len(animals))]
-	n /= uint64(len(animals))
-	return fmt.Sprintf("%s-%s-%04d", adjective, animal, n%10000), nil
-}
-
-var adjectives = strings.Fields(`
-	able agile amber ample apt azure bold brave breezy bright brisk calm candid cheery civil clear
-	clever cosmic cozy crisp curious daring deft eager early easy fair fancy fast fine fleet fond
-	frank fresh gentle glad golden good grand green happy hardy honest humble jolly keen kind lively
-	loyal lucky lunar mellow merry mild modest neat nimble noble polite proud quick quiet ready rosy
-	royal sharp silver sleek smart snowy solar solid spry steady still sunny swift tidy warm wise`)
-
-var animals = strings.Fields(`
-	ant auk badger bat bear beaver bee bison boar bream bunny camel carp cat cod condor coot crab
-	crane crow deer dingo dodo dove duck eagle egret eland elk emu ermine falcon ferret finch fox
-	frog gecko gibbon goat goose gull hare hawk heron hippo ibex ibis jackal jay kite koala lark
-	lemur lion llama lynx macaw magpie marten mole moose moth newt ocelot okapi orca osprey otter
-	owl ox panda parrot pika plover pony puffin puma quail rabbit raven robin salmon seal shrew
-	skink sloth snipe stoat stork swan swift tapir tern tiger toad trout tuna turtle viper vole
-	walrus weasel whale wolf wombat wren yak zebra`)
-
-func abridge(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
-	}
-	return s
+func hasACELabel(lower string) bool {
+	return strings.HasPrefix(lower, "xn--") || strings.Contains(lower, ".xn--")
 }

@@ -3,46 +3,53 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// Kind is what a tunnel carries.
+// A Kind says what visitors of a tunnel speak.
 type Kind string
 
+// The kinds of tunnels.
 const (
-	HTTP Kind = "http" // requests, by host name
-	TCP  Kind = "tcp"  // connections, by port
+	HTTP Kind = "http" // found by host name
+	TCP  Kind = "tcp"  // found by port
 )
 
-// Validate reports whether k is a kind.
+// Validate refuses other kinds than those that there are.
 func (k Kind) Validate() error {
-	if k != HTTP && k != TCP {
-		return fmt.Errorf("kind %q: want %s or %s", abridge(string(k)), HTTP, TCP)
+	if k == HTTP || k == TCP {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%q is no kind of tunnel; allowed are http and tcp", clip(string(k)))
 }
 
-// Spec is one tunnel as an agent wants it published.
+// Limits of a Spec's strings, in bytes.
+const (
+	maxUpstream   = 512
+	maxHostHeader = maxHost + len(":65535")
+)
+
+// A Spec is what an agent wants published.
 type Spec struct {
-	ID   ID     `json:"id"`
-	Name string `json:"name,omitempty"`
-	Kind Kind   `json:"kind"`
-	// Host is the whole host name asked for, of an HTTP tunnel; empty means
-	// Name under the edge's domain, or a random one when Name is empty too.
-	Host string `json:"host,omitempty"`
-	// Port is the public port asked for, of a TCP tunnel; zero means any.
-	Port uint16 `json:"port,omitempty"`
-	// Upstream is the target in canonical form: shown to people, and what a
-	// random host name is given back for.
-	Upstream string `json:"upstream"`
-	// HostHeader is sent to an HTTP upstream in place of the visitor's
-	// Host, unless it is empty.
-	HostHeader string `json:"host_header,omitempty"`
+	ID         ID     `json:"id"`
+	Name       string `json:"name,omitempty"` // "" leaves the choice to the edge
+	Kind       Kind   `json:"kind"`
+	Host       string `json:"host,omitempty"`        // http: the whole host name; "" is Name under the edge's domain, or a random one
+	Port       uint16 `json:"port,omitempty"`        // tcp: the public port; 0 leaves the choice to the edge
+	Upstream   string `json:"upstream"`              // canonical text, to be shown and to find a generated name again
+	HostHeader string `json:"host_header,omitempty"` // http: sent to the upstream; "" passes the visitor's on
 }
 
-// Validate reports what is wrong with s. It bounds every string, since specs
-// come over the network.
+// Validate says what is wrong with a Spec, whoever sent it: afterwards every
+// string is short and printable, a name is a DNS label and a host canonical.
+// The Upstream is the agent's own business and not looked into.
 func (s Spec) Validate() error {
+	if s.ID == 0 {
+		return errors.New("the tunnel has no id")
+	}
 	if err := s.Kind.Validate(); err != nil {
 		return err
 	}
@@ -51,33 +58,55 @@ func (s Spec) Validate() error {
 			return err
 		}
 	}
-	if _, err := ParseUpstream(s.Kind, s.Upstream); err != nil {
-		return err
+	if s.Upstream == "" || len(s.Upstream) > maxUpstream || !printable(s.Upstream) {
+		return fmt.Errorf("the upstream of the tunnel must be 1 to %d bytes of printable text", maxUpstream)
 	}
-	if len(s.HostHeader) > maxHost+6 || strings.ContainsAny(s.HostHeader, " \t\r\n\x00/\\@?#") {
-		return fmt.Errorf("host header %q: want a host name, with a port or without", abridge(s.HostHeader))
+	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "") {
+		return fmt.Errorf("a host name or a host header belongs to an http tunnel, and this one is %s", s.Kind)
 	}
-	switch s.Kind {
-	case HTTP:
-		if s.Port != 0 {
-			return errors.New("an http tunnel has a host name and no port")
+	if s.Kind != TCP && s.Port != 0 {
+		return fmt.Errorf("a port belongs to a tcp tunnel, and this one is %s", s.Kind)
+	}
+	if s.Host != "" {
+		switch canonical, err := CanonicalHost(s.Host); {
+		case err != nil:
+			return err
+		case canonical != s.Host:
+			return fmt.Errorf("the host name %q must be written as %q", clip(s.Host), canonical)
 		}
-		if s.Host != "" {
-			canonical, err := CanonicalHost(s.Host)
-			if err != nil {
-				return err
-			}
-			if canonical != s.Host {
-				return fmt.Errorf("host %q is not in canonical form: want %q", s.Host, canonical)
-			}
-		}
-	case TCP:
-		if s.Host != "" || s.HostHeader != "" {
-			return errors.New("a tcp tunnel has a port and no host name or host header")
-		}
-		if s.Name == "" {
-			return errors.New("a tcp tunnel needs a name")
-		}
+	}
+	// RFC 9110, section 7.2: no more than host and port.
+	if len(s.HostHeader) > maxHostHeader || strings.ContainsFunc(s.HostHeader, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("/\\@?#\"<>,;", r)
+	}) {
+		return errors.New("the host header must be a host name with an optional port, such as localhost:3000")
 	}
 	return nil
+}
+
+// printable says whether s is valid UTF-8 without control characters, those
+// that change the direction of text among them, so that it can be shown.
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsPrint(r)
+	})
+}
+
+// A State says whether a tunnel's agent is there.
+type State string
+
+// The states of a tunnel.
+const (
+	Up   State = "up"
+	Away State = "away" // nothing was heard of the agent; its name and port are kept
+)
+
+// An Entry is a published tunnel, as an edge serves it.
+type Entry struct {
+	Spec                     // Name, Host and Port as the edge chose them
+	Node      NodeID         `json:"node"`
+	Agent     string         `json:"agent"`      // name of the node
+	Addr      netip.AddrPort `json:"addr"`       // of the tunnel in the overlay, port DialPort
+	PublicURL string         `json:"public_url"` // https://app.example.com, tcp://example.com:20022
+	State     State          `json:"state"`
 }
