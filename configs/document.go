@@ -99,13 +99,14 @@ func (d *document) syntax(err error) {
 }
 
 func (d *document) add(line int, key, format string, args ...any) {
+	p := d.at(line, key)
+	p.Message = fmt.Sprintf(format, args...)
+	d.problems = append(d.problems, p)
+}
+
+func (d *document) at(line int, key string) Problem {
 	line = max(line, 1)
-	d.problems = append(d.problems, Problem{
-		Place:   d.name + ":" + strconv.Itoa(line),
-		Key:     key,
-		Message: fmt.Sprintf(format, args...),
-		line:    line,
-	})
+	return Problem{Place: d.name + ":" + strconv.Itoa(line), Key: key, line: line}
 }
 
 // fields splits a mapping into its known keys. Unknown and repeated ones become

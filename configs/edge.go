@@ -23,7 +23,7 @@ type Edge struct {
 	ListenWG        Listen // WireGuard, UDP; never off
 	ListenHTTPS     Listen
 	ListenHTTP      Listen
-	TLS             certs.Mode // empty: TLSFor the domain, which the settings do not name
+	TLS             certs.Mode
 	TCPPorts        tunnel.PortRange
 	ListenTCP       netip.Addr // for public TCP ports; zero: every address
 	PublicHTTPSPort uint16     // in public addresses; 0: the port that is listened on
@@ -36,12 +36,12 @@ type Edge struct {
 func edgeSettings() []setting {
 	return []setting{
 		{"state", "", "state `DIR`ectory (default " + shown(statedir.EdgeDefault) + ")"},
-		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start; at the first, localhost)"},
+		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start)"},
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
 		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard"},
 		{"listen_https", ":443", "`ADDRESS` for HTTPS, or off"},
 		{"listen_http", ":80", "`ADDRESS` for plain HTTP, which redirects to HTTPS, or off"},
-		{"tls", "", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP) (default acme; internal for localhost)"},
+		{"tls", "acme", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP)"},
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
 		{"public_https_port", "", "`PORT` in public addresses, when it is forwarded to that of --listen-https"},
@@ -118,12 +118,9 @@ func (m *merged) edge() (Edge, error) {
 			return cfg, err
 		}
 	}
-	if cfg.TLS == "" && cfg.Domain != "" {
-		cfg.TLS = TLSFor(cfg.Domain)
-	}
 	switch {
-	case cfg.TLS == certs.ACME && cfg.Domain != "" && TLSFor(cfg.Domain) != certs.ACME:
-		m.problem("tls", fmt.Sprintf("no public authority gives a certificate for %s; use internal, or a domain of yours", cfg.Domain))
+	case cfg.TLS == certs.ACME && local(cfg.Domain):
+		m.problem(m.firstSet("tls", "domain"), fmt.Sprintf("no public authority gives certificates for %s; set tls to internal, or name a domain of yours", cfg.Domain))
 	case cfg.TLS == certs.Off && cfg.ListenHTTP.Off:
 		m.problem("listen_http", "is off, and so is TLS: nothing would be served; give it an address such as :80")
 	case cfg.TLS != certs.Off && cfg.ListenHTTPS.Off:
@@ -132,12 +129,9 @@ func (m *merged) edge() (Edge, error) {
 	return cfg, m.err()
 }
 
-// TLSFor is where certificates for a domain come from when nothing is set.
-func TLSFor(domain string) certs.Mode {
-	if domain == "localhost" || strings.HasSuffix(domain, ".localhost") {
-		return certs.Internal
-	}
-	return certs.ACME
+// local tells whether a domain means this machine (RFC 6761, section 6.3).
+func local(domain string) bool {
+	return domain == "localhost" || strings.HasSuffix(domain, ".localhost")
 }
 
 func parseOptionalDomain(s string) (string, error) {
@@ -148,9 +142,6 @@ func parseOptionalDomain(s string) (string, error) {
 }
 
 func parseTLS(s string) (certs.Mode, error) {
-	if s == "" {
-		return "", nil
-	}
 	return oneOf(s, certs.ACME, certs.Internal, certs.Off)
 }
 

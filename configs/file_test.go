@@ -140,7 +140,7 @@ func TestMistakes(t *testing.T) {
 		{"binary", agent, "\x00\x01", []string{`^test.yml:1: not valid YAML: `}},
 		{"listen", edge, "listen_wg: here\n", []string{`^test.yml:1: listen_wg: .*; allowed: a port such as :443`}},
 		{"WireGuard is never off", edge, "listen_wg: off\n", []string{`^test.yml:1: listen_wg: "off" is no address`}},
-		{"tcp ports", edge, "tcp_ports: 9-1\n", []string{`^test.yml:1: tcp_ports: .*want FIRST-LAST`}},
+		{"tcp ports", edge, "tcp_ports: 9-1\n", []string{`^test.yml:1: tcp_ports: .*range of ports 9-1`}},
 		{"domain", edge, "domain: 192.0.2.1\n", []string{`^test.yml:1: domain: .*is an IP address; allowed: a domain name`}},
 		{"domain with a space", edge, "domain: a b\n", []string{`^test.yml:1: domain: .*allowed: a domain name`}},
 		{"endpoint", edge, "endpoint: 'https://x'\n", []string{`^test.yml:1: endpoint: .*allowed: the public address`}},
@@ -149,7 +149,8 @@ func TestMistakes(t *testing.T) {
 		{"listen_tcp", edge, "listen_tcp: ':80'\n", []string{`^test.yml:1: listen_tcp: .*is no IP address; allowed: `}},
 		{"email", edge, "acme_email: me\n", []string{`^test.yml:1: acme_email: .*allowed: `}},
 		{"acme_ca", edge, "acme_ca: http://x\n", []string{`^test.yml:1: acme_ca: .*allowed: an https:// address`}},
-		{"acme for localhost", edge, "tls: acme\ndomain: a.localhost\n", []string{`^test.yml:1: tls: no public authority`}},
+		{"acme for localhost", edge, "\ndomain: a.localhost\ntls: acme\n", []string{`^test.yml:3: tls: no public authority`}},
+		{"acme by default for localhost", edge, "\ndomain: localhost\n", []string{`^test.yml:2: domain: no public authority`}},
 		{"nothing to serve", edge, "tls: off\nlisten_http: off\n", []string{`^test.yml:2: listen_http: is off, and so is TLS`}},
 		{"TLS without a listener", edge, "tls: internal\nlisten_https: off\n", []string{`^test.yml:2: listen_https: is off, though TLS is not`}},
 	} {

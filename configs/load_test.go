@@ -101,7 +101,7 @@ func three(key string) (file, variable, flag string) {
 	case "tls":
 		return "internal", "off", "acme"
 	case "tcp_ports":
-		return "1001-2001", "1002-2002", "1003"
+		return "1001-2001", "1002-2002", "1003-2003"
 	case "listen_tcp":
 		return "127.0.0.1", "::1", "127.0.0.3"
 	case "public_https_port":
@@ -128,11 +128,7 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 				if get == nil || file == "" {
 					t.Fatalf("the test does not know the key %s", s.key)
 				}
-				text := s.key + ": '" + file + "'\n"
-				if s.key == "tls" {
-					text += "domain: example.com\n" // acme wants a public one
-				}
-				config := write(t, text)
+				config := write(t, s.key+": '"+file+"'\n")
 				check := func(want string, args ...string) {
 					t.Helper()
 					cfg, err := p.load(flagSet(t, p.flags, append([]string{"--config", config}, args...)...))
@@ -161,7 +157,7 @@ func TestDefaults(t *testing.T) {
 		"agent": {"log_level": "warn", "log_format": "text"},
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
-			"tls": "", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
+			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
 			"acme_email": "", "acme_ca": "", "log_level": "info", "log_format": "text",
 		},
 	}
@@ -180,19 +176,6 @@ func TestDefaults(t *testing.T) {
 					t.Errorf("%s %s = %q, want %q", name, key, got, want[name][key])
 				}
 			}
-		}
-	}
-}
-
-func TestTLSDefaultFollowsTheDomain(t *testing.T) {
-	isolate(t)
-	for domain, want := range map[string]string{"localhost": "internal", "dev.localhost": "internal", "example.com": "acme"} {
-		cfg, err := LoadEdge(flagSet(t, EdgeFlags, "--domain", domain))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(cfg.TLS) != want {
-			t.Errorf("tls for %s = %q, want %q", domain, cfg.TLS, want)
 		}
 	}
 }

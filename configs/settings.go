@@ -107,22 +107,38 @@ func (m *merged) lookup(s setting) *pflag.Flag {
 	return m.flags.Lookup(s.flag())
 }
 
-// problem notes that the value of key, wherever it came from, cannot be used.
-func (m *merged) problem(key, message string) {
+// place tells where the value of a setting came from, and false for a default.
+func (m *merged) place(key string) (Problem, bool) {
 	for _, s := range m.settings {
 		if s.key != key {
 			continue
 		}
 		if flag := m.lookup(s); flag != nil && flag.Changed {
-			m.problems = append(m.problems, Problem{Place: "--" + s.flag(), Key: key, Message: message, flag: true})
-			return
+			return Problem{Place: "--" + s.flag(), Key: key, flag: true}, true
 		}
 		if os.Getenv(s.variable()) != "" {
-			m.problems = append(m.problems, Problem{Place: s.variable(), Message: message})
-			return
+			return Problem{Place: s.variable()}, true
 		}
 	}
-	m.add(m.fields[key].line, key, "%s", message)
+	f, ok := m.fields[key]
+	return m.at(f.line, key), ok
+}
+
+// firstSet is the first of keys that is set somewhere, or else the last.
+func (m *merged) firstSet(keys ...string) string {
+	for _, key := range keys {
+		if _, set := m.place(key); set {
+			return key
+		}
+	}
+	return keys[len(keys)-1]
+}
+
+// problem notes that the value of key, wherever it came from, cannot be used.
+func (m *merged) problem(key, message string) {
+	p, _ := m.place(key)
+	p.Message = message
+	m.problems = append(m.problems, p)
 }
 
 func (m *merged) err() error {
