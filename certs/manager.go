@@ -161,27 +161,6 @@ func (m *Manager) Covers(host string) bool {
 	return err == nil && l.covers(host)
 }
 
-// SameCertificate reports whether one certificate is good for both names: a
-// visitor that connected with SNI may then also ask for host on this
-// connection, and otherwise the answer is 421 (RFC 9110 section 15.5.20).
-func (m *Manager) SameCertificate(sni, host string) bool {
-	l := m.live.Load()
-	if l == nil {
-		return false
-	}
-	sni, err1 := canonical(sni)
-	host, err2 := canonical(host)
-	if err1 != nil || err2 != nil {
-		return false
-	}
-	for _, c := range l.cache.AllMatchingCertificates(sni) {
-		if c.Leaf != nil && c.Leaf.VerifyHostname(host) == nil {
-			return true
-		}
-	}
-	return false
-}
-
 // TLSConfig returns a configuration for the visitors' listeners: TLS 1.2 and
 // later, HTTP/2 and HTTP/1.1, and with ACME the protocol of TLS-ALPN-01. It is
 // nil when the mode is Off. It may be taken before Run; handshakes wait for it.

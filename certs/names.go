@@ -7,20 +7,16 @@ import (
 	"strings"
 
 	"github.com/mholt/acmez/v3"
-	"golang.org/x/net/idna"
+
+	"github.com/wgexpose/wgexpose/tunnel"
 )
 
-// canonical returns host as it stands in certificates: ASCII, lower case, no
-// trailing dot.
+// canonical returns host as it stands in certificates and in the tunnel table.
 func canonical(host string) (string, error) {
-	host = strings.TrimSuffix(host, ".")
-	if host == "" {
-		return "", errors.New("a host name is required")
-	}
-	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+	if _, err := netip.ParseAddr(host); err == nil {
 		return "", errors.New("an IP address is not a host name")
 	}
-	return idna.Lookup.ToASCII(host)
+	return tunnel.CanonicalHost(host)
 }
 
 // within reports whether host is domain or below it. Both are canonical.
