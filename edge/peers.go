@@ -1,0 +1,179 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/store"
+	"github.com/wgexpose/wgexpose/tunnel"
+	"github.com/wgexpose/wgexpose/wg"
+)
+
+// maxObserved bounds a commit of what was seen; the rest waits for the next.
+const maxObserved = 500
+
+// planObserved keeps what WireGuard knows of agents and the store does not yet:
+// the endpoint, where the edge shakes hands first after a restart, and that
+// they have come with their own key.
+func planObserved(snap *snapshot, peers []wg.PeerStatus) ([]store.Op, error) {
+	var ops []op
+	for _, p := range peers {
+		item, ok := snap.nodes[snap.byKey[p.Key]]
+		if !ok || item.Value.Kind != store.AgentNode || p.LastHandshake.IsZero() {
+			continue
+		}
+		node := item.Value
+		node.Joined = true
+		if p.Endpoint.IsValid() {
+			node.Endpoint = p.Endpoint
+		}
+		if node == item.Value {
+			continue
+		}
+		if ops = append(ops, put(store.NodeKey(node.ID), node, item.Revision)); len(ops) == maxObserved {
+			break
+		}
+	}
+	return puts(ops...)
+}
+
+// observe keeps what WireGuard has seen of the agents, every now and then.
+func (r *running) observe(ctx context.Context) error {
+	tick := time.NewTicker(r.timing.Observe)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := r.observeOnce(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error("keep the agents' endpoints; it is tried again", "err", err)
+		}
+	}
+}
+
+func (r *running) observeOnce(ctx context.Context) error {
+	peers, err := r.dev.Peers()
+	if err != nil {
+		return fmt.Errorf("ask WireGuard for its peers: %w", err)
+	}
+	_, err = commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
+	return err
+}
+
+// seen keeps at once that an agent is here, and where.
+func (r *running) seen(ctx context.Context, node store.Node) error {
+	peer, ok, err := r.dev.Peer(node.Key)
+	if err != nil {
+		return fmt.Errorf("ask WireGuard for a peer: %w", err)
+	}
+	if !ok {
+		return revokedError() // between the look into the store and now
+	}
+	_, err = commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) {
+		return planObserved(snap, []wg.PeerStatus{peer})
+	})
+	return err
+}
+
+// received is how many bytes came from the peer so far.
+func (r *running) received(key keys.Public) (uint64, error) {
+	peer, ok, err := r.dev.Peer(key)
+	if err != nil {
+		return 0, fmt.Errorf("ask WireGuard for a peer: %w", err)
+	}
+	if !ok {
+		return 0, errors.New("the peer was removed")
+	}
+	return peer.RxBytes, nil
+}
+
+// inviteGrace is for how long an invite is kept after its expiry, so that a late
+// comer, or one whose clock is slow, is told what is wrong.
+const inviteGrace = time.Hour
+
+// sweeper plans what time alone changes.
+type sweeper struct {
+	now       time.Time
+	started   time.Time                // of the edge: before it, nobody could be seen
+	generated time.Duration            // for which a generated name is kept
+	up        func(tunnel.NodeID) bool // the agent is here
+}
+
+// plan deletes invites that expired, and generated names that their agents did
+// not come back for. Names in use are noted as seen now and then, so that the
+// time counts from when the agent left, over restarts of the edge.
+func (s sweeper) plan(snap *snapshot) ([]store.Op, error) {
+	var ops []store.Op
+	for _, item := range snap.invites {
+		invite := item.Value
+		if s.now.Before(invite.Expires.Add(inviteGrace)) {
+			continue
+		}
+		ops = append(ops, store.Delete(store.InviteKey(invite.ID), item.Revision))
+		if node, ok := snap.nodes[invite.Node]; ok && node.Value.Kind == store.InviteNode {
+			ops = append(ops, store.Delete(store.NodeKey(invite.Node), node.Revision), dropKey(invite.Key))
+		}
+		if len(ops) >= maxObserved {
+			return ops, nil
+		}
+	}
+	for key, item := range snap.publics {
+		rec := item.Value
+		if !rec.Generated {
+			continue
+		}
+		last := rec.Seen
+		if last.Before(s.started) {
+			last = s.started
+		}
+		switch {
+		case rec.Active && s.up(rec.Node):
+			if s.now.Sub(rec.Seen) < s.generated/24 {
+				continue
+			}
+			rec.Seen = s.now
+			op, err := store.Put(key, rec, item.Revision)
+			if err != nil {
+				return nil, err
+			}
+			ops = append(ops, op)
+		case s.now.Sub(last) >= s.generated:
+			ops = append(ops, store.Delete(key, item.Revision))
+		}
+		if len(ops) >= maxObserved {
+			break
+		}
+	}
+	return ops, nil
+}
+
+// dropKey lets a key be used by another node. Nobody else writes its record.
+func dropKey(key keys.Public) store.Op { return store.Op{Key: store.NodeKeyKey(key), Any: true} }
+
+// sweep lets go of what has had its time, every now and then.
+func (r *running) sweep(ctx context.Context) error {
+	started := time.Now()
+	tick := time.NewTicker(r.timing.Sweep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		_, err := commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) {
+			return sweeper{
+				now: time.Now().UTC(), started: started, generated: r.timing.Generated,
+				up: func(id tunnel.NodeID) bool { up, _ := r.sessions.state(id); return up },
+			}.plan(snap)
+		})
+		if err != nil && ctx.Err() == nil {
+			r.log.Error("sweep expired invites and names; it is tried again", "err", err)
+		}
+	}
+}

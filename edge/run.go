@@ -1,0 +1,366 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/store"
+	"github.com/wgexpose/wgexpose/tunnel"
+	"github.com/wgexpose/wgexpose/wg"
+)
+
+// timeWait is that of the edge's stack: long enough for a last segment of the
+// other side to find its connection, short enough that the ports of one address
+// do not run out (60 s would cap an upstream at some 800 connections a second).
+const timeWait = time.Second
+
+// running is an edge that runs: all that Run opens.
+type running struct {
+	cfg     Config
+	timing  Timing
+	log     *slog.Logger
+	overlay tunnel.Overlay
+	side    publicSide
+	self    keys.Edge
+
+	store     *store.Bolt
+	stack     *netstack.Stack
+	dev       *wg.Device
+	certs     *certs.Manager // nil with TLS off
+	front     *front
+	sessions  *sessions
+	host      *sessionHost
+	reconcile *reconciler
+	applied   *applied
+	control   net.Listener // in the overlay
+	admin     net.Listener
+	ready     Ready
+
+	undo []func() error // what to close, in the order that it was opened
+}
+
+// Run serves until ctx ends, then lets running requests finish for up to 10 s,
+// releases everything and returns nil. It returns early with an error only when
+// the edge cannot start or cannot go on.
+func (e *Edge) Run(ctx context.Context) (err error) {
+	r := &running{cfg: e.cfg, timing: e.cfg.Timing, log: e.log}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.open(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil
+		}
+		return fmt.Errorf("start the edge: %w", err)
+	}
+	return r.serve(ctx)
+}
+
+// opened notes how to close what was just opened.
+func (r *running) opened(undo func() error) { r.undo = append(r.undo, undo) }
+
+// close undoes all that open did, in reverse.
+func (r *running) close() error {
+	var errs []error
+	for i := len(r.undo) - 1; i >= 0; i-- {
+		errs = append(errs, r.undo[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// open acquires everything, up to the first reconcile: after it the table and
+// the peers are as the store says, and nothing is served yet.
+func (r *running) open(ctx context.Context) error {
+	for _, l := range []net.Listener{r.cfg.HTTPS, r.cfg.HTTP} {
+		if l != nil {
+			r.opened(func() error { return closeOnce(l) })
+		}
+	}
+	key, settings, err := r.openState(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.openOverlay(key, settings); err != nil {
+		return err
+	}
+	if err := r.openPublic(ctx, key, settings); err != nil {
+		return err
+	}
+	r.admin, err = r.cfg.Dir.ListenUnix(socketFile)
+	if err != nil {
+		return err
+	}
+	r.opened(func() error { return closeOnce(r.admin) })
+	return r.reconcile.pass(ctx)
+}
+
+// closeOnce closes a listener that its server may have closed already.
+func closeOnce(l net.Listener) error {
+	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// openState locks the directory and reads keys and settings, making them at the
+// first start.
+func (r *running) openState(ctx context.Context) (keys.Private, store.Settings, error) {
+	dir := r.cfg.Dir
+	lock, err := dir.Lock(lockFile)
+	if err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
+	r.opened(lock.Unlock)
+	if err := dir.CheckVersion(stateVersion); err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
+	key, err := keys.LoadOrCreate(dir.Path(keyFile))
+	if err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
+	if r.store, err = openStore(ctx, dir); err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
+	r.opened(r.store.Close)
+	domain := r.cfg.Domain
+	if domain != "" {
+		if domain, err = tunnel.CanonicalHost(domain); err != nil {
+			return keys.Private{}, store.Settings{}, err
+		}
+	}
+	settings, was, err := bootstrap(ctx, r.store, key.Public(), domain, time.Now().UTC())
+	if err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
+	if was != "" && was != settings.Domain {
+		r.warn(fmt.Sprintf("the domain changed from %s to %s: tunnels get their host names under the new one when their agents publish again", was, settings.Domain))
+	}
+	return key, settings, nil
+}
+
+// warn is for the log and for whoever started the edge.
+func (r *running) warn(msg string) {
+	r.log.Warn(msg)
+	r.ready.Warnings = append(r.ready.Warnings, msg)
+}
+
+// openOverlay opens the edge's node: netstack, control listener, WireGuard.
+func (r *running) openOverlay(key keys.Private, settings store.Settings) (err error) {
+	r.overlay = settings.Overlay
+	r.stack, err = netstack.Open(netstack.Config{Addr: r.overlay.NodeAddr(edgeNode), TimeWait: timeWait, Logger: r.log})
+	if err != nil {
+		return err
+	}
+	r.opened(r.stack.Close)
+	// Before there are peers: agents that hear the edge's first handshake call
+	// at once.
+	if r.control, err = r.stack.ListenTCP(tunnel.ControlPort); err != nil {
+		return fmt.Errorf("listen for agents in the overlay: %w", err)
+	}
+	r.opened(func() error { return closeOnce(r.control) })
+	addr := r.cfg.WG
+	if !addr.Addr().IsValid() {
+		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
+	}
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: wg.UDP(addr), Logger: r.log})
+	if err != nil {
+		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
+	}
+	r.opened(r.dev.Close)
+	r.ready.WG = netip.AddrPortFrom(addr.Addr(), r.dev.Port())
+	return nil
+}
+
+// openPublic makes the public side and the reconciler between the two.
+func (r *running) openPublic(ctx context.Context, key keys.Private, settings store.Settings) error {
+	endpoint, warning, err := publicEndpoint(r.cfg.Endpoint, r.ready.WG)
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		r.warn(warning)
+	}
+	r.self = selfEdge(key.Public(), endpoint)
+	r.ready.HTTPS, r.ready.HTTP = listenerAddr(r.cfg.HTTPS), listenerAddr(r.cfg.HTTP)
+	r.side = publicSide{domain: settings.Domain, scheme: "https", port: publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTPS)}
+	if r.cfg.TLS == certs.Off {
+		r.side.scheme, r.side.port = "http", publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTP)
+	}
+	r.ready.Domain, r.ready.Endpoint, r.ready.PublicHTTPSPort = settings.Domain, endpoint, r.side.port
+	if err := saveServing(ctx, r.store, serving{Endpoint: endpoint, Scheme: r.side.scheme, Port: r.side.port}); err != nil {
+		return err
+	}
+	r.sessions, r.applied = newSessions(), newApplied()
+	r.host = &sessionHost{
+		sessions: r.sessions, timing: r.timing, domain: settings.Domain, version: r.cfg.Version, received: r.received, log: r.log,
+	}
+	if r.cfg.TLS != certs.Off {
+		if r.certs, err = certs.New(r.certsConfig()); err != nil {
+			return err
+		}
+	}
+	r.front = newFront(frontConfig{
+		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP,
+		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, PublicHTTPSPort: r.side.port, Logger: r.log,
+	})
+	r.reconcile = newReconciler(reconcilerConfig{
+		store: r.store, overlay: r.overlay, side: r.side, peers: r.dev, front: r.front, stack: r.stack,
+		sessions: r.sessions, applied: r.applied, farewell: r.timing.Farewell, log: r.log,
+	})
+	return nil
+}
+
+func (r *running) certsConfig() certs.Config {
+	cfg := certs.Config{
+		Mode: r.cfg.TLS, Domain: r.side.domain, Storage: filepath.Join(r.cfg.Dir.String(), certsDir),
+		Email: r.cfg.ACMEEmail, CA: r.cfg.ACMECA, Logger: r.log,
+		Allowed: func(host string) bool {
+			_, ok := r.reconcile.table.Load().ByHost(host)
+			return ok
+		},
+	}
+	if r.cfg.HTTP == nil {
+		cfg.Challenges = []certs.Challenge{certs.TLSALPN01}
+	}
+	return cfg
+}
+
+// listenerAddr is the bound address of a listener that may be nil.
+func listenerAddr(l net.Listener) netip.AddrPort {
+	if l == nil {
+		return netip.AddrPort{}
+	}
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// serve runs all parts. The public side ends first, since what it drains needs
+// the others.
+func (r *running) serve(ctx context.Context) error {
+	svc, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, gctx := errgroup.WithContext(svc)
+	public, endPublic := context.WithCancel(gctx)
+	defer endPublic()
+	g.Go(func() error { return r.reconcile.run(gctx) })
+	g.Go(func() error { return control.NewServer(r.overlay, r, r.log).Serve(gctx, r.control) })
+	g.Go(func() error {
+		admin := &storeAdmin{store: r.store, live: r, close: func() error { return nil }}
+		return (&adminServer{admin: admin, log: r.log}).serve(gctx, r.admin)
+	})
+	g.Go(func() error { return r.observe(gctx) })
+	g.Go(func() error { return r.sweep(gctx) })
+	g.Go(func() error { return r.watchDevice(gctx) })
+	if r.certs != nil {
+		g.Go(func() error { return r.certs.Run(gctx) })
+	}
+	g.Go(func() error {
+		defer stop()
+		return r.front.Run(public)
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			r.log.Info("stopping: running requests have 10 s to finish")
+			r.sessions.tellAll(control.ServerEvent{Type: control.EventDraining, Message: "the edge is stopping"})
+			endPublic()
+		case <-gctx.Done():
+		}
+		return nil
+	})
+	g.Go(func() error {
+		r.sayReady(public)
+		return nil
+	})
+	err := g.Wait()
+	if oerr := r.observeOnce(context.WithoutCancel(ctx)); oerr != nil {
+		r.log.Error("keep the agents' endpoints", "err", oerr)
+	}
+	return err
+}
+
+// watchDevice ends the edge when its WireGuard device ends by itself.
+func (r *running) watchDevice(ctx context.Context) error {
+	select {
+	case <-r.dev.Done():
+		return errors.New("the WireGuard device has stopped")
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// sayReady has certificates made for what is in the table, and then tells that
+// the edge serves. A public authority is not waited for.
+func (r *running) sayReady(ctx context.Context) {
+	if r.certs != nil {
+		hosts := []string{r.side.domain}
+		for e := range r.reconcile.table.Load().All() {
+			if e.Kind == tunnel.HTTP {
+				hosts = append(hosts, e.Host)
+			}
+		}
+		if err := r.certs.Manage(ctx, hosts...); err != nil && ctx.Err() == nil {
+			r.log.Error("certificates at start", "err", err)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	r.log.Info("edge serves", "domain", r.ready.Domain, "endpoint", r.ready.Endpoint,
+		"wireguard", r.ready.WG, "https", r.ready.HTTPS, "http", r.ready.HTTP)
+	if r.cfg.Ready != nil {
+		r.cfg.Ready(r.ready)
+	}
+}
+
+// agent is the record of the caller, or the refusal for whoever is no agent.
+func (r *running) agent(ctx context.Context, id tunnel.NodeID) (store.Node, error) {
+	node, _, err := store.Read[store.Node](ctx, r.store, store.NodeKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil // the zero node is no agent
+	}
+	if err != nil {
+		return store.Node{}, err
+	}
+	return node, agentError(node.Kind)
+}
+
+func (r *running) appliedRevision(ctx context.Context, rev store.Revision) error {
+	return r.applied.wait(ctx, rev)
+}
+
+func (r *running) agentState(id tunnel.NodeID) (up bool, since time.Time) {
+	return r.sessions.state(id)
+}
+
+func (r *running) peerStates() (map[keys.Public]wg.PeerStatus, error) {
+	peers, err := r.dev.Peers()
+	if err != nil {
+		return nil, fmt.Errorf("ask WireGuard for its peers: %w", err)
+	}
+	all := make(map[keys.Public]wg.PeerStatus, len(peers))
+	for _, p := range peers {
+		all[p.Key] = p
+	}
+	return all, nil
+}
+
+// listenTCP is the address of public TCP ports.
+func (r *running) listenTCP() string {
+	if !r.cfg.ListenTCP.IsValid() {
+		return ""
+	}
+	return r.cfg.ListenTCP.String()
+}

@@ -1,0 +1,374 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/store"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// presence is what lives in memory of one agent: its liveness, and the session
+// it has now. It outlives sessions and ends with a revocation.
+type presence struct {
+	live    *liveness
+	session *session  // nil: none
+	since   time.Time // of the last turn between up and away
+}
+
+// sessions are the agents that are or were here since the start of the edge.
+type sessions struct {
+	mu      sync.Mutex // guards all below
+	nodes   map[tunnel.NodeID]*presence
+	changed chan struct{} // closed and replaced at each change, for whoever waits
+}
+
+func newSessions() *sessions {
+	return &sessions{nodes: make(map[tunnel.NodeID]*presence), changed: make(chan struct{})}
+}
+
+// liveness is that of the node, made at the first call.
+func (ss *sessions) liveness(id tunnel.NodeID) *liveness {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.presenceLocked(id).live
+}
+
+func (ss *sessions) presenceLocked(id tunnel.NodeID) *presence {
+	p := ss.nodes[id]
+	if p == nil {
+		p = &presence{live: newLiveness()}
+		ss.nodes[id] = p
+	}
+	return p
+}
+
+func (ss *sessions) changedLocked() {
+	close(ss.changed)
+	ss.changed = make(chan struct{})
+}
+
+// begin makes s the session of its node, and stops the one before: whoever
+// holds the key now is the agent.
+func (ss *sessions) begin(s *session, now time.Time) {
+	ss.mu.Lock()
+	p := ss.presenceLocked(s.node)
+	old := p.session
+	p.session = s
+	p.live.Heard()
+	if p.live.Away() {
+		p.since = now
+	}
+	p.live.SetUp()
+	ss.changedLocked()
+	ss.mu.Unlock()
+	if old != nil {
+		old.stop(control.ServerEvent{Type: control.EventSuperseded,
+			Message: "another process with this agent's key has connected; this one is served no longer"})
+	}
+}
+
+// end takes s out. The node is away at once, unless a newer session is there.
+func (ss *sessions) end(s *session, now time.Time) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	close(s.ended)
+	p := ss.nodes[s.node]
+	if p == nil || p.session != s {
+		return
+	}
+	p.session = nil
+	if !p.live.Away() {
+		p.since = now
+	}
+	p.live.SetAway()
+	ss.changedLocked()
+}
+
+// turn makes the node up or away while s is its session.
+func (ss *sessions) turn(s *session, up bool, now time.Time) (turned bool) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	p := ss.nodes[s.node]
+	if p == nil || p.session != s || p.live.Away() != up {
+		return false
+	}
+	p.since = now
+	if up {
+		p.live.SetUp()
+	} else {
+		p.live.SetAway()
+	}
+	ss.changedLocked()
+	return true
+}
+
+// forget takes a revoked node out and returns the session that it had.
+func (ss *sessions) forget(id tunnel.NodeID) *session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	p := ss.nodes[id]
+	if p == nil {
+		return nil
+	}
+	delete(ss.nodes, id)
+	p.live.SetAway()
+	ss.changedLocked()
+	return p.session
+}
+
+// current is the id of the node's session, "" without one.
+func (ss *sessions) current(id tunnel.NodeID) string {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if p := ss.nodes[id]; p != nil && p.session != nil {
+		return p.session.id
+	}
+	return ""
+}
+
+// state is whether the node is up, and since when it is that or away. The zero
+// time: it has not been here since the edge started.
+func (ss *sessions) state(id tunnel.NodeID) (up bool, since time.Time) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	p := ss.nodes[id]
+	if p == nil {
+		return false, time.Time{}
+	}
+	return !p.live.Away(), p.since
+}
+
+// tellAll stops no session, and sends all of them an event.
+func (ss *sessions) tellAll(ev control.ServerEvent) {
+	ss.mu.Lock()
+	var all []*session
+	for _, p := range ss.nodes {
+		if p.session != nil {
+			all = append(all, p.session)
+		}
+	}
+	ss.mu.Unlock()
+	for _, s := range all {
+		s.tell(ev)
+	}
+}
+
+// session is one event stream of one agent. Its own goroutine alone sends.
+type session struct {
+	id    string
+	node  tunnel.NodeID
+	last  chan control.ServerEvent // capacity 1: send it and end
+	note  chan control.ServerEvent // capacity 1: send it and go on
+	ended chan struct{}            // closed when the stream is over
+}
+
+func newSession(node tunnel.NodeID) *session {
+	return &session{
+		id: rand.Text(), node: node,
+		last: make(chan control.ServerEvent, 1), note: make(chan control.ServerEvent, 1),
+		ended: make(chan struct{}),
+	}
+}
+
+// stop has the session send ev and end. The first call counts.
+func (s *session) stop(ev control.ServerEvent) {
+	select {
+	case s.last <- ev:
+	default:
+	}
+}
+
+// tell has the session send ev, unless one is still waiting.
+func (s *session) tell(ev control.ServerEvent) {
+	select {
+	case s.note <- ev:
+	default:
+	}
+}
+
+// eventStream is what a session needs of a control.Session.
+type eventStream interface {
+	Send(control.ServerEvent) error
+	Recv() (control.AgentEvent, error)
+	Close() error // makes a waiting Recv return
+}
+
+// lifeline decides when an agent is away: when for a while neither an event
+// came nor a byte over WireGuard. Bulk traffic may hold up events for long,
+// and is a sign of life itself.
+type lifeline struct {
+	heartbeat, away time.Duration
+	last            time.Time // the last sign of life
+	rx              uint64    // WireGuard's count at the last look; valid while watching
+	watching        bool      // events are overdue, so WireGuard is looked at
+}
+
+// heard notes an event.
+func (l *lifeline) heard(now time.Time) { l.last, l.watching = now, false }
+
+// overdue tells whether WireGuard's count is needed to judge.
+func (l *lifeline) overdue(now time.Time) bool { return now.Sub(l.last) > l.heartbeat+l.heartbeat/4 }
+
+// look judges with WireGuard's count of received bytes. The first look after an
+// event only notes the count: what came before it may be older than the event.
+func (l *lifeline) look(now time.Time, rx uint64) (grew bool) {
+	if l.watching && rx != l.rx {
+		l.last, grew = now, true
+	}
+	l.rx, l.watching = rx, true
+	return grew
+}
+
+// isAway tells whether there was no sign of life for too long.
+func (l *lifeline) isAway(now time.Time) bool { return now.Sub(l.last) >= l.away }
+
+// host runs sessions: what they need besides the stream.
+type sessionHost struct {
+	sessions *sessions
+	timing   Timing
+	domain   string
+	version  string
+	received func(keys.Public) (uint64, error) // bytes over WireGuard so far
+	log      *slog.Logger
+}
+
+// run is the life of one stream of node, whose session has begun.
+func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stream eventStream) error {
+	live := h.sessions.liveness(s.node)
+	if err := stream.Send(control.ServerEvent{Type: control.EventHello, Session: s.id, Domain: h.domain, Version: h.version}); err != nil {
+		return err
+	}
+	events := make(chan control.AgentEvent)
+	broken := make(chan error, 1)
+	quit := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() { broken <- receive(stream, events, quit) })
+	defer func() {
+		close(quit)
+		stream.Close()
+		reader.Wait()
+	}()
+
+	beat := time.NewTicker(h.timing.Heartbeat)
+	defer beat.Stop()
+	look := time.NewTicker(max(h.timing.Away/20, time.Millisecond))
+	defer look.Stop()
+	line := lifeline{heartbeat: h.timing.Heartbeat, away: h.timing.Away}
+	line.heard(time.Now())
+	for {
+		var err error
+		select {
+		case ev := <-events:
+			line.heard(time.Now())
+			live.Heard()
+			h.turn(s, node, true)
+			if ev.Type == control.EventUpstream {
+				live.Report(ev.Tunnel, ev.OK, ev.Error)
+			}
+		case <-beat.C:
+			err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat})
+		case ev := <-s.note:
+			err = stream.Send(ev)
+		case ev := <-s.last:
+			if err := stream.Send(ev); err != nil {
+				return err
+			}
+			return h.linger(ctx, events, broken)
+		case now := <-look.C:
+			if !line.overdue(now) {
+				continue
+			}
+			var rx uint64
+			if rx, err = h.received(node.Key); err != nil {
+				break
+			}
+			if line.look(now, rx) {
+				live.Heard()
+				h.turn(s, node, true)
+			}
+			if line.isAway(now) {
+				h.turn(s, node, false)
+			}
+		case err = <-broken:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// linger lets the agent read the last event: it hangs up when it has.
+func (h *sessionHost) linger(ctx context.Context, events <-chan control.AgentEvent, broken <-chan error) error {
+	timer := time.NewTimer(h.timing.Farewell)
+	defer timer.Stop()
+	for {
+		select {
+		case <-events:
+		case <-broken:
+			return nil
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (h *sessionHost) turn(s *session, node store.Node, up bool) {
+	if !h.sessions.turn(s, up, time.Now()) {
+		return
+	}
+	if up {
+		h.log.Info("agent is up again", "agent", node.Name)
+	} else {
+		h.log.Info("agent is away: nothing heard", "agent", node.Name, "for", h.timing.Away)
+	}
+}
+
+// receive hands events on until the stream breaks or quit is closed.
+func receive(stream eventStream, events chan<- control.AgentEvent, quit <-chan struct{}) error {
+	for {
+		ev, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		select {
+		case events <- ev:
+		case <-quit:
+			return nil
+		}
+	}
+}
+
+// Session implements control.Handler: one event stream of one agent.
+func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *control.Session) error {
+	node, err := r.agent(ctx, from)
+	if err != nil {
+		return err
+	}
+	if err := r.seen(ctx, node); err != nil {
+		return fmt.Errorf("note that %s is here: %w", node.Name, err)
+	}
+	s := newSession(from)
+	r.sessions.begin(s, time.Now())
+	defer func() { r.sessions.end(s, time.Now()) }()
+	r.log.Info("agent connected", "agent", node.Name)
+	err = r.host.run(ctx, s, node, stream)
+	r.log.Info("agent disconnected", "agent", node.Name)
+	return err
+}
