@@ -109,8 +109,8 @@ func (b *Bolt) Close() error {
 		b.writer.Wait()
 		b.watchers.close()
 		if b.stuck {
-			// The mapping stays until the process ends; the lock goes with the file.
-			b.closeErr = b.file.Close()
+			// The mapping stays until the process ends.
+			b.closeErr = abandon(b.file)
 			return
 		}
 		// Waits for the readers.

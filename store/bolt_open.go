@@ -74,7 +74,7 @@ func openFile(path string, readOnly bool) (db *bbolt.DB, file *os.File, err erro
 	})
 	if p := (*panicError)(nil); errors.As(err, &p) && file != nil {
 		// bbolt closes its file when it fails, but not when it panics.
-		err = errors.Join(err, file.Close())
+		err = errors.Join(err, abandon(file))
 	}
 	return db, file, err
 }

@@ -5,15 +5,25 @@ package store
 import (
 	"errors"
 	"os"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // hasModes: a file's mode says who may read it.
 const hasModes = true
 
-// isNoSpace also counts a limit on the size of files (RLIMIT_FSIZE).
+// isNoSpace also counts a limit on the size of files (RLIMIT_FSIZE). bbolt
+// formats some errors with %s, so that their text is all there is (its db.go,
+// grow).
 func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, errno) || err != nil && strings.HasSuffix(err.Error(), errno.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // syncDir makes a new name in a directory durable (fsync(2)).
@@ -23,4 +33,10 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// abandon closes a file that bbolt has mapped and locked. The mapping keeps
+// the open file alive, and with it the lock (flock(2)), so that goes first.
+func abandon(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"os"
 
 	"golang.org/x/sys/windows"
 )
@@ -15,3 +16,6 @@ func isNoSpace(err error) bool {
 
 // syncDir has nothing to do: NTFS journals its names.
 func syncDir(string) error { return nil }
+
+// abandon closes a file that bbolt has mapped and locked.
+func abandon(f *os.File) error { return f.Close() }

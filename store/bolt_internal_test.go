@@ -1,0 +1,148 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.etcd.io/bbolt"
+)
+
+// setMeta writes to the meta bucket of a closed store, as another program would.
+func setMeta(t *testing.T, path string, key, sealed []byte) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(key, sealed) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newStore(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "edge.db")
+	b, err := OpenBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Commit(t.Context(), Op{Key: "a", Value: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// refuse opens a store that must be refused, and not be touched.
+func refuse(t *testing.T, path string) error {
+	t.Helper()
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, openErr := OpenBolt(path)
+	if openErr == nil {
+		t.Fatal("the store was opened")
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, after) {
+		t.Fatal("the file was written to")
+	}
+	return openErr
+}
+
+func TestOpenBoltNewerSchema(t *testing.T) {
+	path := newStore(t)
+	newer := strconv.Itoa(schema + 1)
+	setMeta(t, path, schemaKey, seal(schemaKey, 0, []byte(newer)))
+	// A newer schema may seal its revision and its records in ways of its own.
+	setMeta(t, path, revisionKey, []byte("of the future"))
+	err := refuse(t, path)
+	var version *VersionError
+	if !errors.As(err, &version) || version.Found != schema+1 || version.Supported != schema || version.Path != path {
+		t.Fatalf("%v, want a *VersionError", err)
+	}
+	for _, want := range []string{path, newer, strconv.Itoa(schema)} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not name %s", err, want)
+		}
+	}
+}
+
+func TestOpenBoltDamagedMeta(t *testing.T) {
+	for name, meta := range map[string][2][]byte{
+		"a schema of words":      {schemaKey, seal(schemaKey, 0, []byte("one"))},
+		"schema 0":               {schemaKey, seal(schemaKey, 0, []byte("0"))},
+		"an unsealed schema":     {schemaKey, []byte("2")},
+		"an empty schema":        {schemaKey, nil},
+		"an unsealed revision":   {revisionKey, []byte("12345678")},
+		"a seal of another key":  {revisionKey, seal(schemaKey, 7, nil)},
+		"a revision that is old": {revisionKey, seal(revisionKey, 0, nil)},
+	} {
+		path := newStore(t)
+		setMeta(t, path, meta[0], meta[1])
+		var corrupt *CorruptError
+		if err := refuse(t, path); !errors.As(err, &corrupt) || corrupt.Path != path {
+			t.Errorf("%s: %v, want a *CorruptError", name, err)
+		}
+	}
+}
+
+// TestBoltBrokenWrite takes the file away from bbolt: what has become of the
+// commit, nobody knows.
+func TestBoltBrokenWrite(t *testing.T) {
+	b, err := OpenBolt(filepath.Join(t.TempDir(), "edge.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	op := Op{Key: "a", Value: []byte("1")}
+	if _, err := b.Commit(t.Context(), op); !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) {
+		t.Errorf("%v, want ErrUncertain and ErrBroken", err)
+	}
+	if _, err := b.Commit(t.Context(), op); errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) {
+		t.Errorf("the next one: %v, want ErrBroken alone", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func TestSeal(t *testing.T) {
+	key, value := []byte("key"), []byte("value")
+	sealed := seal(key, 7, value)
+	rev, got, err := unseal(key, sealed)
+	if err != nil || rev != 7 || !bytes.Equal(got, value) {
+		t.Fatalf("%d %q %v", rev, got, err)
+	}
+	if _, _, err := unseal([]byte("kez"), sealed); err == nil {
+		t.Error("the seal fits another key")
+	}
+	for i := range sealed {
+		for bit := range 8 {
+			flipped := bytes.Clone(sealed)
+			flipped[i] ^= 1 << bit
+			if _, _, err := unseal(key, flipped); err == nil {
+				t.Errorf("byte %d, bit %d: not noticed", i, bit)
+			}
+		}
+	}
+	for n := range sealed {
+		if _, _, err := unseal(key, sealed[:n]); err == nil {
+			t.Errorf("cut off at %d: not noticed", n)
+		}
+	}
+}
