@@ -86,7 +86,7 @@ func logger(t *testing.T) (*slog.Logger, *logBuffer) {
 			t.Logf("log:\n%s", b)
 		}
 	})
-	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})), b
+	return slog.New(slog.NewTextHandler(b, nil)), b
 }
 
 // start runs a Manager. stop, which may be called before the test ends, waits
