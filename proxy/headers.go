@@ -20,6 +20,8 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	// The reverse proxy drops query parameters that Go cannot parse. Nothing
 	// here reads them, so there is nothing to disagree about: pass all.
 	out.URL.RawQuery = in.URL.RawQuery
+	// A clone of in's would be the one of before the body was read.
+	out.Trailer = in.Trailer
 	out.Host = in.Host
 	if p.cfg.HostHeader != "" {
 		out.Host = p.cfg.HostHeader

@@ -143,7 +143,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body := newUpload(r)
 	in := *r // shallow: the server keeps its own body to close
-	in.Body = body
+	in.Body, in.Trailer = body, body.trailer
 	a := &answer{w: w, r: &in, body: body}
 	defer a.finish()
 	p.rp.ServeHTTP(a, &in)

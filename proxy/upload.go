@@ -11,7 +11,9 @@ import (
 // complete, and the handler's, which must know how far it came and may not
 // return while it is being read.
 type upload struct {
-	body io.ReadCloser
+	body    io.ReadCloser
+	from    *http.Request // as the server has it: its Trailer fills at the body's end
+	trailer http.Header   // the trailers that pass, filled by the Read that meets the end
 
 	mu      sync.Mutex // guards all below
 	idle    sync.Cond  // reading turned false
@@ -22,8 +24,17 @@ type upload struct {
 }
 
 func newUpload(r *http.Request) *upload {
-	u := &upload{body: r.Body}
+	u := &upload{body: r.Body, from: r}
 	u.idle.L = &u.mu
+	for name := range r.Trailer {
+		if claimsOrigin(name) {
+			continue // a server may take it for a header field
+		}
+		if u.trailer == nil {
+			u.trailer = make(http.Header)
+		}
+		u.trailer[name] = nil
+	}
 	u.eof = r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
 	return u
 }
@@ -45,6 +56,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		u.eof = true
+		for name := range u.trailer {
+			u.trailer[name] = u.from.Trailer[name]
+		}
 	case err != nil && !u.stopped:
 		u.err = err
 	}
