@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/edge"
+	"github.com/wgexpose/wgexpose/statedir"
+)
+
+func (a *app) edgeCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "edge",
+		Short: "Run an edge, or look after one",
+		Long: `Run an edge: the public side, which takes visitors' connections and carries them
+to the agents. The first start makes its keys and database.
+
+The other commands act on the edge of the same state directory. They take
+effect at once while it runs; with the edge stopped they work on its database.`,
+		Example: `  wgexpose edge --domain example.com
+  wgexpose edge --domain example.com --endpoint edge.example.com --acme-email admin@example.com
+  wgexpose edge --listen-https 127.0.0.1:8443 --listen-http off --listen-wg 127.0.0.1:51820
+  wgexpose edge invite --name laptop`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runEdge(cmd, asJSON)
+		},
+	}
+	configs.EdgeFlags(cmd.Flags())
+	jsonFlag(cmd, &asJSON)
+	cmd.AddCommand(
+		a.inviteCommand(), a.invitesCommand(),
+		a.agentsCommand(), a.revokeCommand(),
+		a.tunnelsCommand(), a.releaseCommand(),
+		a.caCommand(),
+	)
+	return cmd
+}
+
+func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
+	cfg, err := configs.LoadEdge(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	dir, err := statedir.Open(cfg.State)
+	if err != nil {
+		return err
+	}
+	ctx, stop := drainOnSignal(cmd.Context())
+	defer stop()
+	https, err := listen(ctx, cfg.ListenHTTPS, "listen-https", cfg.TLS != certs.Off)
+	if err != nil {
+		return err
+	}
+	http, err := listen(ctx, cfg.ListenHTTP, "listen-http", true)
+	if err != nil {
+		closeListener(https)
+		return err
+	}
+	e, err := edge.New(edge.Config{
+		Dir:             dir,
+		Domain:          cfg.Domain,
+		Endpoint:        cfg.Endpoint,
+		WG:              addrPort(cfg.ListenWG),
+		HTTPS:           https,
+		HTTP:            http,
+		TLS:             cfg.TLS,
+		ACMEEmail:       cfg.ACMEEmail,
+		ACMECA:          cfg.ACMECA,
+		PublicHTTPSPort: cfg.PublicHTTPSPort,
+		TCPPorts:        cfg.TCPPorts,
+		ListenTCP:       cfg.ListenTCP,
+		Version:         buildVersion(),
+		Ready:           func(r edge.Ready) { a.printReady(r, asJSON) },
+		Logger:          a.logger(cfg.LogLevel, cfg.LogFormat),
+	})
+	if err != nil {
+		closeListener(https)
+		closeListener(http)
+		return err
+	}
+	return e.Run(ctx)
+}
+
+// readyEvent is the line that "edge --json" prints when everything serves. A
+// listener that is off has no address.
+type readyEvent struct {
+	Time            time.Time `json:"time"`
+	Event           string    `json:"event"` // ready
+	Domain          string    `json:"domain"`
+	Endpoint        string    `json:"endpoint"`
+	WG              string    `json:"wg"`
+	HTTPS           string    `json:"https,omitempty"`
+	HTTP            string    `json:"http,omitempty"`
+	PublicHTTPSPort uint16    `json:"public_https_port,omitempty"`
+	Warnings        []string  `json:"warnings,omitempty"`
+}
+
+func (a *app) printReady(r edge.Ready, asJSON bool) {
+	for _, warning := range r.Warnings {
+		a.hint("WARNING: %s", warning)
+	}
+	e := readyEvent{
+		Time: time.Now(), Event: "ready", Domain: r.Domain, Endpoint: r.Endpoint, WG: bound(r.WG),
+		HTTPS: bound(r.HTTPS), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
+	}
+	// Nobody may be reading stdout, which is no reason to stop serving.
+	if asJSON {
+		_ = a.printJSON(e)
+		return
+	}
+	fmt.Fprintf(a.stdout, "edge for %s is ready\n", e.Domain)
+	for _, line := range [][2]string{
+		{"https", e.HTTPS}, {"http", e.HTTP}, {"wireguard", e.WG + " (udp)"}, {"endpoint", e.Endpoint},
+	} {
+		if line[1] != "" {
+			fmt.Fprintf(a.stdout, "  %-10s %s\n", line[0], line[1])
+		}
+	}
+}
+
+func bound(addr netip.AddrPort) string {
+	if !addr.IsValid() {
+		return ""
+	}
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
+}
+
+// addrPort is the form that the WireGuard socket takes: the unspecified IPv6
+// address stands for every address of both families.
+func addrPort(l configs.Listen) netip.AddrPort {
+	addr := l.Addr
+	if !addr.IsValid() {
+		addr = netip.IPv6Unspecified()
+	}
+	return netip.AddrPortFrom(addr, l.Port)
+}
+
+// listen opens a TCP listener, or returns nil when it is off or not wanted.
+func listen(ctx context.Context, l configs.Listen, flag string, wanted bool) (net.Listener, error) {
+	if l.Off || !wanted {
+		return nil, nil
+	}
+	var config net.ListenConfig
+	ln, err := config.Listen(ctx, "tcp", l.String())
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: another program has this port; stop it, or choose another with --%s: %w", l, flag, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("listen on %s: this user may not use ports below 1024; run as root, give the program CAP_NET_BIND_SERVICE, or choose another with --%s: %w", l, flag, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: this machine does not have that address; choose another with --%s: %w", l, flag, err)
+	}
+	return nil, fmt.Errorf("listen on %s (--%s): %w", l, flag, err)
+}
+
+func closeListener(ln net.Listener) {
+	if ln != nil {
+		ln.Close() // nothing was accepted yet, so nothing can be lost
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/wgexpose/wgexpose/agent"
+)
+
+// eventPrinter prints what happens to links and tunnels: as lines of JSON, or
+// as lines that a person reads. For a person, what is shared where goes to
+// stdout, and how the link is doing to stderr.
+type eventPrinter struct {
+	stdout, stderr io.Writer
+	json           bool
+
+	mu sync.Mutex // one line at a time
+}
+
+func newEventPrinter(a *app, asJSON bool) *eventPrinter {
+	return &eventPrinter{stdout: a.stdout, stderr: a.stderr, json: asJSON}
+}
+
+// print ignores errors of writing: that nobody reads is no reason to stop
+// serving visitors.
+func (p *eventPrinter) print(e agent.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.json:
+		_ = writeJSON(p.stdout, e)
+	case e.Event == agent.EventLink:
+		fmt.Fprintln(p.stderr, linkLine(e))
+	default:
+		fmt.Fprintln(p.stdout, tunnelLine(e))
+	}
+}
+
+func linkLine(e agent.Event) string {
+	line := ""
+	switch e.State {
+	case agent.LinkConnecting:
+		line = "connecting to " + e.Edge
+	case agent.LinkUp:
+		line = "connected to " + e.Edge
+		if e.Transport != "" {
+			line += " over " + e.Transport
+		}
+	case agent.LinkDegraded:
+		line = "lost " + e.Edge + ", connecting again"
+	case agent.LinkDown:
+		line = "no connection to " + e.Edge
+	default:
+		line = e.Edge + ": " + e.State
+	}
+	if e.Reason != "" {
+		line += ": " + e.Reason
+	}
+	return printable(line)
+}
+
+func tunnelLine(e agent.Event) string {
+	name := e.Name
+	if name == "" {
+		name = e.Upstream
+	}
+	line := name + ": " + e.State
+	switch {
+	case e.State == agent.TunnelUp && e.PublicURL != "":
+		line = e.PublicURL + " -> " + e.Upstream
+	case e.Error != nil:
+		line += ": " + e.Error.Message
+	case e.State == agent.TunnelAway:
+		line += ": visitors are told to come back later"
+	}
+	return printable(line)
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// The lines of --json are an interface: programs parse them.
+func TestEventsAsJSON(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for want, e := range map[string]agent.Event{
+		`{"time":"2026-01-02T03:04:05Z","event":"link","edge":"vm:51820","state":"up","transport":"udp"}`: {
+			Event: agent.EventLink, Edge: "vm:51820", State: agent.LinkUp, Transport: "udp"},
+		`{"time":"2026-01-02T03:04:05Z","event":"link","edge":"vm:51820","state":"degraded","reason":"nothing heard"}`: {
+			Event: agent.EventLink, Edge: "vm:51820", State: agent.LinkDegraded, Reason: "nothing heard"},
+		`{"time":"2026-01-02T03:04:05Z","event":"tunnel","name":"app","kind":"http","state":"up","public_url":"https://app.example.com","upstream":"http://127.0.0.1:8089"}`: {
+			Event: agent.EventTunnel, Name: "app", Kind: tunnel.HTTP, State: agent.TunnelUp, PublicURL: "https://app.example.com", Upstream: "http://127.0.0.1:8089"},
+		`{"time":"2026-01-02T03:04:05Z","event":"tunnel","name":"ssh","kind":"tcp","state":"error","upstream":"tcp://127.0.0.1:22","error":{"code":"port_taken","message":"no"}}`: {
+			Event: agent.EventTunnel, Name: "ssh", Kind: tunnel.TCP, State: agent.TunnelError, Upstream: "tcp://127.0.0.1:22", Error: &control.Error{Code: "port_taken", Message: "no"}},
+	} {
+		e.Time = at
+		var stdout, stderr strings.Builder
+		newEventPrinter(&app{stdout: &stdout, stderr: &stderr}, true).print(e)
+		if got := stdout.String(); got != want+"\n" || stderr.Len() > 0 {
+			t.Errorf("got\n%s\nwant\n%s\nand on stderr %q", got, want, stderr.String())
+		}
+	}
+}
+
+func TestEventsForAPerson(t *testing.T) {
+	for _, test := range []struct {
+		event          agent.Event
+		stdout, stderr string
+	}{
+		{agent.Event{Event: agent.EventLink, Edge: "vm:51820", State: agent.LinkUp, Transport: "udp"}, "", "connected to vm:51820 over udp\n"},
+		{agent.Event{Event: agent.EventLink, Edge: "vm:51820", State: agent.LinkDown, Reason: "no answer"}, "", "no connection to vm:51820: no answer\n"},
+		{agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelUp, PublicURL: "https://app.example.com", Upstream: "http://127.0.0.1:8089"},
+			"https://app.example.com -> http://127.0.0.1:8089\n", ""},
+		{agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelAway}, "app: away: visitors are told to come back later\n", ""},
+		{agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelGone}, "app: gone\n", ""},
+		{agent.Event{Event: agent.EventTunnel, Upstream: "tcp://127.0.0.1:22", State: agent.TunnelError, Error: &control.Error{Message: "bad \x1b[2J"}},
+			"tcp://127.0.0.1:22: error: bad ?[2J\n", ""},
+	} {
+		var stdout, stderr strings.Builder
+		newEventPrinter(&app{stdout: &stdout, stderr: &stderr}, false).print(test.event)
+		if stdout.String() != test.stdout || stderr.String() != test.stderr {
+			t.Errorf("got %q and %q, want %q and %q", stdout.String(), stderr.String(), test.stdout, test.stderr)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+func (a *app) httpCommand() *cobra.Command {
+	var name, url, hostHeader string
+	var asJSON, verify bool
+	cmd := &cobra.Command{
+		Use:   "http TARGET",
+		Short: "Share a web service under a host name of the edge",
+		Long: `Share a web service until Ctrl-C. The edge serves it over HTTPS under a host name.
+
+TARGET is a port of this machine (8089), host:port, http://host:port,
+https://host:port or unix:/path.
+
+Without --name or --url the edge chooses a readable name, and gives the same one
+back when the same target is shared again within a day.`,
+		Example: `  wgexpose http 8089
+  wgexpose http 8089 --name app
+  wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
+  wgexpose http localhost:5173 --host-header localhost:5173`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			values := map[string]string{"kind": string(tunnel.HTTP), "upstream": args[0]}
+			set := func(flag, key, value string) {
+				if cmd.Flags().Changed(flag) {
+					values[key] = value
+				}
+			}
+			set("url", "url", url)
+			set("host-header", "host_header", hostHeader)
+			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
+			if name != "" && url != "" {
+				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
+			}
+			t, problems := configs.ParseTunnel(name, values)
+			if err := tunnelUsage(problems); err != nil {
+				return err
+			}
+			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+		},
+	}
+	configs.AgentFlags(cmd.Flags())
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` under the edge's domain")
+	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
+	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
+	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}

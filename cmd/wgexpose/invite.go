@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/edge"
+	"github.com/wgexpose/wgexpose/statedir"
+)
+
+// withAdmin opens the edge of the command's state directory, running or not.
+func (a *app) withAdmin(cmd *cobra.Command, do func(ctx context.Context, admin edge.Admin) error) error {
+	cfg, err := configs.LoadEdge(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	dir, err := statedir.Open(cfg.State)
+	if err != nil {
+		return err
+	}
+	ctx, stop := drainOnSignal(cmd.Context())
+	defer stop()
+	admin, err := edge.OpenAdmin(ctx, dir)
+	if err != nil {
+		return err
+	}
+	err = do(ctx, admin)
+	if closed := admin.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+func (a *app) inviteCommand() *cobra.Command {
+	var options edge.InviteOptions
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Make an invite, with which an agent joins",
+		Long: `Make an invite and print its token alone on stdout. Give the token to "wgexpose
+join" on the private machine. It is a secret until it is used up or expired.`,
+		Example: `  wgexpose edge invite --name laptop
+  wgexpose edge invite --uses 10 --ttl 1h
+  wgexpose edge invite | ssh laptop wgexpose join -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if options.Uses < 1 {
+				return usagef("--uses must be at least 1")
+			}
+			if options.TTL <= 0 {
+				return usagef("--ttl must be longer than nothing, such as 24h")
+			}
+			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
+				invite, err := admin.Invite(ctx, options)
+				if err != nil {
+					return err
+				}
+				if invite.Warning != "" {
+					a.hint("WARNING: %s", invite.Warning)
+				}
+				if asJSON {
+					return a.printJSON(invite)
+				}
+				a.hint("On the private machine, until %s: wgexpose join TOKEN", invite.Expires.Local().Format(time.RFC1123))
+				_, err = fmt.Fprintln(a.stdout, invite.Token)
+				return err
+			})
+		},
+	}
+	configs.EdgeStateFlags(cmd.Flags())
+	cmd.Flags().StringVar(&options.Name, "name", "", "`NAME` of the agent (default: it chooses)")
+	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N`umber of agents that may join with it")
+	cmd.Flags().DurationVar(&options.TTL, "ttl", 24*time.Hour, "`TIME` until it expires, such as 30m or 72h")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) invitesCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "invites",
+		Short: "List the invites",
+		Long:  "List the invites that have not expired, with the agents that joined with each.",
+		Example: `  wgexpose edge invites
+  wgexpose edge invites revoke q3k5wz7a2m`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
+				invites, err := admin.Invites(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printAll(a, invites)
+				}
+				var rows [][]string
+				now := time.Now()
+				for _, i := range invites {
+					expires := "expired"
+					if left := i.Expires.Sub(now); left > 0 {
+						expires = "in " + short(left)
+					}
+					rows = append(rows, []string{i.ID, i.Name, i.State, strconv.Itoa(i.Used) + " of " + strconv.Itoa(i.Uses), list(i.Agents), expires})
+				}
+				return a.table([]string{"ID", "NAME", "STATE", "USED", "AGENTS", "EXPIRES"}, rows)
+			})
+		},
+	}
+	configs.EdgeStateFlags(cmd.Flags())
+	jsonFlag(cmd, &asJSON)
+	cmd.AddCommand(a.revokeInviteCommand())
+	return cmd
+}
+
+func (a *app) revokeInviteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "revoke ID",
+		Short:   "Withdraw an invite",
+		Long:    "Withdraw an invite, so that nobody can join with it any more. Agents that joined with it stay.",
+		Example: "  wgexpose edge invites revoke q3k5wz7a2m",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
+				if err := admin.RevokeInvite(ctx, args[0]); err != nil {
+					return err
+				}
+				a.hint("revoked invite %s", args[0])
+				return nil
+			})
+		},
+	}
+	configs.EdgeStateFlags(cmd.Flags())
+	return cmd
+}

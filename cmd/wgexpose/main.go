@@ -1,0 +1,21 @@
+// Command wgexpose shares private services through a WireGuard overlay that
+// runs in user space.
+//
+//	vm$     wgexpose edge --domain example.com
+//	vm$     wgexpose edge invite
+//	laptop$ wgexpose join wgx1_…
+//	laptop$ wgexpose http 8089 --name app
+//	https://app.example.com -> http://127.0.0.1:8089
+//
+// Each file of this package is one command. They read settings (configs), wire
+// the edge or the agent together and print; what happens is in those packages.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

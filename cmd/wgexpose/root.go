@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/control"
+)
+
+// The exit codes, which scripts and service managers branch on.
+const (
+	exitOK      = 0 // done, or drained after a signal
+	exitFailure = 1
+	exitUsage   = 2 // the command line is wrong
+	exitRefused = 3 // the edge said no; trying again will not help
+)
+
+// app is what all commands share.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer // results and events
+	stderr io.Writer // logs, hints and errors
+
+	started bool // a command has begun, so that its errors are no longer about usage
+}
+
+// usageError marks an error of the command line that a command finds itself.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// run is the whole program. It returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := a.exitCode(err)
+	fmt.Fprintf(stderr, "wgexpose: %v\n", err)
+	if code == exitUsage {
+		fmt.Fprintf(stderr, "Run '%s --help' for help.\n", cmd.CommandPath())
+	}
+	return code
+}
+
+func (a *app) exitCode(err error) int {
+	var usage usageError
+	var settings *configs.Error
+	var refused *control.Error
+	switch {
+	case !a.started, errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &settings) && settings.Usage():
+		return exitUsage
+	case errors.As(err, &refused):
+		return exitRefused
+	}
+	return exitFailure
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "wgexpose",
+		Short: "Share private services through a WireGuard overlay in user space",
+		Long: `wgexpose puts a private service on the public internet through a WireGuard
+overlay that runs in user space: no root on the private machine, no TUN device,
+no kernel module.
+
+On a machine with a public address, run an edge:
+
+  wgexpose edge --domain example.com
+  wgexpose edge invite
+
+On the private machine, join with the invite and share:
+
+  wgexpose join wgx1_…
+  wgexpose http 8089 --name app
+  wgexpose tcp 22
+
+To see all of it on one machine: wgexpose demo`,
+		Example: `  wgexpose demo
+  wgexpose http 8089 --name app
+  wgexpose tcp 22 --port 20022`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.CompletionOptions.HiddenDefaultCmd = false
+
+	root.AddGroup(
+		&cobra.Group{ID: groupAgent, Title: "On the private machine:"},
+		&cobra.Group{ID: groupEdge, Title: "On the public machine:"},
+		&cobra.Group{ID: groupOther, Title: "Other:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupAgent, a.joinCommand(), a.httpCommand(), a.tcpCommand(), a.upCommand(), a.statusCommand())
+	add(groupEdge, a.edgeCommand())
+	add(groupOther, a.demoCommand(), a.versionCommand())
+	root.SetHelpCommandGroupID(groupOther)
+	root.SetCompletionCommandGroupID(groupOther)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	addExamples(root)
+	a.markStart(root)
+	return root
+}
+
+const (
+	groupAgent = "agent"
+	groupEdge  = "edge"
+	groupOther = "other"
+)
+
+// addExamples gives the commands that cobra made an example, like all others.
+func addExamples(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Example = "  wgexpose help edge invite"
+		case "completion":
+			c.Example = "  source <(wgexpose completion bash)"
+			for _, shell := range c.Commands() {
+				shell.Example = "  wgexpose completion " + shell.Name()
+			}
+		}
+	}
+}
+
+// markStart notes when the command itself begins: everything before, such as
+// an unknown flag or a missing argument, is wrong usage.
+func (a *app) markStart(cmd *cobra.Command) {
+	if inner := cmd.RunE; inner != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			a.started = true
+			return inner(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		a.markStart(c)
+	}
+}
+
+// logger writes to stderr, so that stdout has results alone.
+func (a *app) logger(level slog.Level, format configs.LogFormat) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == configs.LogJSON {
+		return slog.New(slog.NewJSONHandler(a.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, options))
+}
+
+// hint tells a person what to do next, beside the result on stdout.
+func (a *app) hint(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// isTerminal tells whether a person types at f.
+func isTerminal(f io.Reader) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/statedir"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// share publishes tunnels until a signal, and prints what happens to them.
+func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) error {
+	cfg, err := configs.LoadAgent(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	dir, err := statedir.Open(cfg.State)
+	if err != nil {
+		return err
+	}
+	ctx, stop := drainOnSignal(cmd.Context())
+	defer stop()
+	return agent.Run(ctx, agent.Config{
+		Dir:     dir,
+		Tunnels: agentTunnels(tunnels),
+		Keep:    len(tunnels) > 1 || cmd.Name() == "up",
+		Version: buildVersion(),
+		Events:  newEventPrinter(a, asJSON).print,
+		Logger:  a.logger(cfg.LogLevel, cfg.LogFormat),
+	})
+}
+
+func agentTunnels(in []configs.Tunnel) []agent.Tunnel {
+	out := make([]agent.Tunnel, len(in))
+	for i, t := range in {
+		out[i] = agent.Tunnel{
+			Spec: tunnel.Spec{
+				Name:       t.Name,
+				Kind:       t.Kind,
+				Host:       t.URL,
+				Port:       t.Port,
+				Upstream:   t.Upstream,
+				HostHeader: t.HostHeader,
+			},
+			ProxyProtocol:       t.ProxyProtocol,
+			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
+		}
+	}
+	return out
+}
+
+// tunnelUsage says what is wrong with a tunnel in terms of the command line.
+func tunnelUsage(problems []configs.Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	flags := map[string]string{
+		"":                    "--name",
+		"kind":                "kind",
+		"upstream":            "TARGET",
+		"url":                 "--url",
+		"port":                "--port",
+		"host_header":         "--host-header",
+		"proxy_protocol":      "--proxy-protocol",
+		"upstream_tls_verify": "--upstream-tls-verify",
+	}
+	text := ""
+	for i, p := range problems {
+		if i > 0 {
+			text += "\n"
+		}
+		text += flags[p.Key] + ": " + p.Message
+	}
+	return usagef("%s", text)
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/statedir"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show this agent, its links and its tunnels",
+		Long: `Show which edge this agent has joined, and while http, tcp or up runs, how its
+links and tunnels are.`,
+		Example: `  wgexpose status
+  wgexpose status --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := configs.LoadAgent(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			dir, err := statedir.Open(cfg.State)
+			if err != nil {
+				return err
+			}
+			ctx, stop := drainOnSignal(cmd.Context())
+			defer stop()
+			status, err := agent.ReadStatus(ctx, dir)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(status)
+			}
+			return a.printStatus(status, time.Now())
+		},
+	}
+	configs.AgentFlags(cmd.Flags())
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) printStatus(s agent.Status, now time.Time) error {
+	if _, err := fmt.Fprintf(a.stdout, "agent %s at %s\n", printable(s.Agent), printable(s.Domain)); err != nil {
+		return err
+	}
+	if !s.Running {
+		_, err := fmt.Fprintln(a.stdout, "not running: nothing is shared (wgexpose http, tcp or up)")
+		return err
+	}
+	var links [][]string
+	for _, l := range s.Links {
+		links = append(links, []string{l.Edge, l.State, short(now.Sub(l.Since)), l.Transport, l.Reason})
+	}
+	if err := a.section([]string{"EDGE", "LINK", "FOR", "TRANSPORT", "REASON"}, links); err != nil {
+		return err
+	}
+	var tunnels [][]string
+	for _, t := range s.Tunnels {
+		reason := ""
+		if t.Error != nil {
+			reason = t.Error.Message
+		}
+		tunnels = append(tunnels, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Upstream, strconv.Itoa(t.Connections), reason})
+	}
+	return a.section([]string{"TUNNEL", "KIND", "STATE", "PUBLIC", "UPSTREAM", "CONNECTIONS", "REASON"}, tunnels)
+}
+
+// section is a table under an empty line, or nothing.
+func (a *app) section(heading []string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(a.stdout); err != nil {
+		return err
+	}
+	return a.table(heading, rows)
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+func (a *app) tcpCommand() *cobra.Command {
+	var name, proxyProtocol string
+	var port uint16
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "tcp TARGET",
+		Short: "Share a TCP service on a port of the edge",
+		Long: `Share a TCP service until Ctrl-C. The edge serves it on a public port.
+
+TARGET is a port of this machine (22), host:port or unix:/path.
+
+Without --port the edge chooses one of its range, and gives the same one back to
+the same name.`,
+		Example: `  wgexpose tcp 22
+  wgexpose tcp 192.168.1.10:22 --port 20022 --name nas-ssh
+  wgexpose tcp 25 --proxy-protocol v2`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			values := map[string]string{"kind": string(tunnel.TCP), "upstream": args[0]}
+			if port != 0 {
+				values["port"] = strconv.Itoa(int(port))
+			}
+			if cmd.Flags().Changed("proxy-protocol") {
+				values["proxy_protocol"] = proxyProtocol
+			}
+			if name == "" {
+				var err error
+				if name, err = tcpName(args[0]); err != nil {
+					return err
+				}
+			}
+			t, problems := configs.ParseTunnel(name, values)
+			if err := tunnelUsage(problems); err != nil {
+				return err
+			}
+			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+		},
+	}
+	configs.AgentFlags(cmd.Flags())
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the tunnel (default tcp-<port of the target>)")
+	cmd.Flags().Uint16Var(&port, "port", 0, "public `PORT` (default: the edge chooses)")
+	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// tcpName is the name of a tunnel that was given none.
+func tcpName(target string) (string, error) {
+	upstream, err := tunnel.ParseUpstream(tunnel.TCP, target)
+	if err != nil {
+		return "", usagef("target: %w", err)
+	}
+	if upstream.Port == 0 {
+		return "", usagef("%s has no port to name the tunnel after; give it a --name", upstream)
+	}
+	return fmt.Sprintf("tcp-%d", upstream.Port), nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wgexpose/wgexpose/configs"
+)
+
+func (a *app) upCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "up [NAME…]",
+		Short: "Share the tunnels of the config file",
+		Long: `Share all tunnels that the config file names, or only those given, until Ctrl-C.
+A tunnel that the edge refuses is shown with the reason, and the others go on.`,
+		Example: `  wgexpose up
+  wgexpose up app ssh
+  wgexpose up --config ./wgexpose.yml --json`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			cfg, err := configs.LoadAgent(cmd.Flags())
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError | cobra.ShellCompDirectiveNoFileComp
+			}
+			return names(cfg.Tunnels), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := configs.LoadAgent(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			if len(cfg.Tunnels) == 0 {
+				return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
+			}
+			tunnels, err := pick(cfg.Tunnels, args)
+			if err != nil {
+				return err
+			}
+			return a.share(cmd, tunnels, asJSON)
+		},
+	}
+	configs.AgentFlags(cmd.Flags())
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// pick returns the tunnels with the given names, or all when there are none.
+func pick(all []configs.Tunnel, wanted []string) ([]configs.Tunnel, error) {
+	if len(wanted) == 0 {
+		return all, nil
+	}
+	byName := make(map[string]configs.Tunnel, len(all))
+	for _, t := range all {
+		byName[t.Name] = t
+	}
+	var picked []configs.Tunnel
+	seen := make(map[string]bool)
+	for _, name := range wanted {
+		t, ok := byName[name]
+		if !ok {
+			return nil, usagef("no tunnel %q in the config file; there are: %s", name, strings.Join(names(all), ", "))
+		}
+		if !seen[name] {
+			picked = append(picked, t)
+		}
+		seen[name] = true
+	}
+	return picked, nil
+}
+
+func names(tunnels []configs.Tunnel) []string {
+	out := make([]string, len(tunnels))
+	for i, t := range tunnels {
+		out[i] = t.Name
+	}
+	return out
+}
