@@ -13,10 +13,9 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// The buckets of the file. All values are sealed. The meta bucket's format is
-// the same in all schema versions, so that every program can tell which
-// version it has before it: "schema" holds it in decimal, and the seal of
-// "revision" holds the store's.
+// The buckets of the file. All values are sealed. In the meta bucket "schema"
+// holds the schema version in decimal, the same way in all versions, so that
+// every program can tell which one it has before it; "revision" is the ledger.
 var (
 	metaBucket  = []byte("meta")
 	dataBucket  = []byte("data")
@@ -143,11 +142,8 @@ func (b *Bolt) view(fn func(*bbolt.Tx) error) error {
 
 // revision reads the store's revision.
 func (b *Bolt) revision(tx *bbolt.Tx) (Revision, error) {
-	rev, _, err := unseal(revisionKey, tx.Bucket(metaBucket).Get(revisionKey))
-	if err != nil {
-		return 0, &CorruptError{Path: b.path, Reason: "the store's revision: " + err.Error()}
-	}
-	return rev, nil
+	l, err := readLedger(b.path, tx)
+	return l.rev, err
 }
 
 // entry copies an entry out of the mapped file.

@@ -100,27 +100,25 @@ func (b *Bolt) apply(batch []*request) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	var before, rev Revision
+	var rev Revision // of the last change
 	err := guard(b.path, func() error {
-		return b.db.Update(func(tx *bbolt.Tx) (err error) {
-			if before, err = b.revision(tx); err != nil {
+		return b.db.Update(func(tx *bbolt.Tx) error {
+			l, err := readLedger(b.path, tx)
+			if err != nil {
 				return err
 			}
-			rev = before
+			before := l.rev
 			for _, r := range batch {
-				r.keys, r.err = b.applyOne(tx, r.ops, rev+1)
+				r.keys, r.err = b.applyOne(tx, &l, r.ops)
 				if r.err != nil && !errors.Is(r.err, ErrConflict) {
 					return r.err
 				}
-				if len(r.keys) > 0 {
-					rev++
-				}
-				r.rev = rev
+				r.rev = l.rev
 			}
-			if rev == before {
+			if rev = l.rev; rev == before {
 				return errUnchanged
 			}
-			return tx.Bucket(metaBucket).Put(revisionKey, seal(revisionKey, rev, nil))
+			return l.write(tx)
 		})
 	})
 	if err == nil || errors.Is(err, errUnchanged) {
@@ -159,37 +157,43 @@ func (b *Bolt) failed(err error, rev Revision) error {
 	return fmt.Errorf("commit: %w; %w", ErrUncertain, b.broken)
 }
 
-// applyOne checks one commit's conditions, then makes its changes at rev. It
-// has changed nothing when it returns a conflict.
-func (b *Bolt) applyOne(tx *bbolt.Tx, ops []Op, rev Revision) (keys []string, err error) {
+// applyOne checks one commit's conditions, then makes its changes at the next
+// revision. It has changed nothing when it returns a conflict.
+func (b *Bolt) applyOne(tx *bbolt.Tx, l *ledger, ops []Op) (keys []string, err error) {
 	data := tx.Bucket(dataBucket)
-	exists := make([]bool, len(ops))
+	olds := make([][]byte, len(ops)) // in the mapped file, valid until it is changed
 	for i, op := range ops {
 		var have Revision
-		if sealed := data.Get([]byte(op.Key)); sealed != nil {
-			if have, _, err = unseal([]byte(op.Key), sealed); err != nil {
+		if olds[i] = data.Get([]byte(op.Key)); olds[i] != nil {
+			if have, _, err = unseal([]byte(op.Key), olds[i]); err != nil {
 				return nil, &CorruptError{Path: b.path, Reason: fmt.Sprintf("key %q: %v", op.Key, err)}
 			}
-			exists[i] = true
 		}
 		if !op.Any && have != op.If {
 			return nil, &ConflictError{Key: op.Key, Want: op.If, Have: have}
 		}
 	}
+	next := l.rev + 1
 	for i, op := range ops {
 		key := []byte(op.Key)
-		switch {
-		case op.Check || op.Value == nil && !exists[i]:
+		if op.Check || op.Value == nil && olds[i] == nil {
 			continue
-		case op.Value == nil:
+		}
+		if olds[i] != nil {
+			l.remove(olds[i])
+		}
+		if op.Value == nil {
 			err = data.Delete(key)
-		default:
-			err = data.Put(key, seal(key, rev, op.Value))
+		} else {
+			sealed := seal(key, next, op.Value)
+			l.add(sealed)
+			err = data.Put(key, sealed)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", op.Key, err)
 		}
 		keys = append(keys, op.Key)
+		l.rev = next
 	}
 	slices.Sort(keys)
 	return keys, nil

@@ -80,7 +80,39 @@ func TestOpenBoltNewerSchema(t *testing.T) {
 	}
 }
 
+// sealLedger gives what a ledger is stored as.
+func sealLedger(t *testing.T, l ledger) (sealed []byte) {
+	t.Helper()
+	path := newStore(t)
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		if err := l.write(tx); err != nil {
+			return err
+		}
+		sealed = bytes.Clone(tx.Bucket(metaBucket).Get(revisionKey))
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return sealed
+}
+
 func TestOpenBoltDamagedMeta(t *testing.T) {
+	// What newStore has stored, so that each of these is wrong in one way.
+	sum := uint64(checksum(seal([]byte("a"), 1, []byte("1"))))
+	path := newStore(t)
+	setMeta(t, path, revisionKey, sealLedger(t, ledger{1, 1, sum}))
+	b, err := OpenBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for name, meta := range map[string][2][]byte{
 		"a schema of words":      {schemaKey, seal(schemaKey, 0, []byte("one"))},
 		"schema 0":               {schemaKey, seal(schemaKey, 0, []byte("0"))},
@@ -88,7 +120,11 @@ func TestOpenBoltDamagedMeta(t *testing.T) {
 		"an empty schema":        {schemaKey, nil},
 		"an unsealed revision":   {revisionKey, []byte("12345678")},
 		"a seal of another key":  {revisionKey, seal(schemaKey, 7, nil)},
-		"a revision that is old": {revisionKey, seal(revisionKey, 0, nil)},
+		"no ledger":              {revisionKey, seal(revisionKey, 1, nil)},
+		"a revision that is old": {revisionKey, sealLedger(t, ledger{0, 1, sum})},
+		"an entry less":          {revisionKey, sealLedger(t, ledger{1, 2, sum})},
+		"an entry more":          {revisionKey, sealLedger(t, ledger{1, 0, 0})},
+		"another entry":          {revisionKey, sealLedger(t, ledger{1, 1, sum + 1})},
 	} {
 		path := newStore(t)
 		setMeta(t, path, meta[0], meta[1])

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -111,7 +110,7 @@ func create(path string) (err error) {
 		}
 		return errors.Join(
 			meta.Put(schemaKey, seal(schemaKey, 0, []byte(strconv.Itoa(schema)))),
-			meta.Put(revisionKey, seal(revisionKey, 0, nil)))
+			(&ledger{}).write(tx))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
@@ -164,7 +163,8 @@ func inspect(path string) (rev Revision, err error) {
 	return rev, err
 }
 
-// verifyValues holds every value against its checksum, the schema first.
+// verifyValues holds every value against its checksum, the schema first, and
+// all of them against the ledger.
 func verifyValues(path string, tx *bbolt.Tx) (Revision, error) {
 	damaged := func(format string, args ...any) error {
 		return &CorruptError{Path: path, Reason: fmt.Sprintf(format, args...)}
@@ -187,23 +187,29 @@ func verifyValues(path string, tx *bbolt.Tx) (Revision, error) {
 	if data == nil {
 		return 0, damaged("it has no data bucket")
 	}
-	rev, _, err := unseal(revisionKey, meta.Get(revisionKey))
+	want, err := readLedger(path, tx)
 	if err != nil {
-		return 0, damaged("the store's revision: %v", err)
+		return 0, err
 	}
-	return rev, data.ForEach(func(k, v []byte) error {
+	have := ledger{rev: want.rev}
+	err = data.ForEach(func(k, v []byte) error {
 		if v == nil {
 			return damaged("there is a bucket at key %q", k)
 		}
-		r, _, err := unseal(bytes.Clone(k), v)
+		rev, _, err := unseal(k, v)
 		if err != nil {
 			return damaged("key %q: %v", k, err)
 		}
-		if r < 1 || r > rev {
-			return damaged("key %q has revision %d of %d", k, r, rev)
+		if rev < 1 || rev > want.rev {
+			return damaged("key %q has revision %d of %d", k, rev, want.rev)
 		}
+		have.add(v)
 		return nil
 	})
+	if err == nil && have != want {
+		err = damaged("%d of %d entries are there, or others than were stored", have.count, want.count)
+	}
+	return want.rev, err
 }
 
 // makePrivate takes a restored copy's rights from group and others.

@@ -147,6 +147,10 @@ func TestOpenBoltDamaged(t *testing.T) {
 				refused++
 			}
 		}
+		// One entry less: it must be missed.
+		fewer := bytes.Clone(s.file)
+		binary.NativeEndian.PutUint16(fewer[n+10:], binary.NativeEndian.Uint16(fewer[n+10:])-1)
+		s.open(t, fewer)
 		s.open(t, s.file[:n])
 		s.open(t, s.file[:n+page/3])
 	}
@@ -190,6 +194,7 @@ func FuzzOpenBolt(f *testing.F) {
 	s := makeSample(f)
 	page := uint32(os.Getpagesize())
 	f.Add(uint32(0), []byte{0})
+	f.Add(4*page+10, []byte{0})
 	f.Add(2*page, []byte{3, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Add(3*page+8, []byte{1, 0, 0xff, 0xff})
 	f.Add(4*page+12, []byte{0xff, 0xff, 0xff, 0x7f})

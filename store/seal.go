@@ -29,11 +29,14 @@ func seal(key []byte, rev Revision, value []byte) []byte {
 
 // unseal gives the revision and the value, which lies in sealed.
 func unseal(key, sealed []byte) (Revision, []byte, error) {
-	if len(sealed) < sealSize || binary.BigEndian.Uint32(sealed[8:]) != sealSum(key, sealed) {
+	if len(sealed) < sealSize || checksum(sealed) != sealSum(key, sealed) {
 		return 0, nil, errSeal
 	}
 	return Revision(binary.BigEndian.Uint64(sealed)), sealed[sealSize:], nil
 }
+
+// checksum reads it off a value whose seal was looked at.
+func checksum(sealed []byte) uint32 { return binary.BigEndian.Uint32(sealed[8:]) }
 
 func sealSum(key, sealed []byte) uint32 {
 	sum := crc32.Update(0, castagnoli, key)
