@@ -1,0 +1,309 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/statedir"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// Tunnel is one service to publish.
+type Tunnel struct {
+	tunnel.Spec              // its ID is drawn by Run when it is zero
+	ProxyProtocol       int  `json:"proxy_protocol,omitempty"`        // 1 or 2: tell a TCP upstream of the visitor with a PROXY header of that version
+	InsecureUpstreamTLS bool `json:"insecure_upstream_tls,omitempty"` // accept any certificate of an https:// upstream
+}
+
+// Validate says what makes a tunnel unusable.
+func (t Tunnel) Validate() error {
+	if err := t.Spec.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case t.ProxyProtocol < 0 || t.ProxyProtocol > 2:
+		return fmt.Errorf("PROXY protocol version %d: want 1 or 2, or 0 for none", t.ProxyProtocol)
+	case t.ProxyProtocol != 0 && t.Kind != tunnel.TCP:
+		return errors.New("a PROXY header is for tcp tunnels; http upstreams find the visitor in X-Forwarded-For")
+	}
+	return nil
+}
+
+// Config is what Run needs.
+type Config struct {
+	Dir     *statedir.Dir // of an agent that has joined
+	Tunnels []Tunnel      // at least one
+	Keep    bool          // go on while any of several tunnels is good
+	Version string        // of the program
+	Events  func(Event)   // called one at a time; may be nil
+	Logger  *slog.Logger  // nil discards
+
+	drain time.Duration // for running connections at the end; 0 = drainTimeout; tests shorten it
+}
+
+// Validate says what makes a Config unusable.
+func (c Config) Validate() error {
+	if c.Dir == nil {
+		return errors.New("agent: no state directory")
+	}
+	if len(c.Tunnels) == 0 {
+		return errors.New("agent: no tunnels")
+	}
+	if len(c.Tunnels) > control.MaxTunnels {
+		return fmt.Errorf("agent: %d tunnels, of at most %d", len(c.Tunnels), control.MaxTunnels)
+	}
+	for i, t := range c.Tunnels {
+		if err := t.Validate(); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+		for _, o := range c.Tunnels[:i] {
+			if what := conflict(t.Spec, o.Spec); what != "" {
+				return fmt.Errorf("two tunnels ask for %s", what)
+			}
+		}
+	}
+	return nil
+}
+
+// Run serves the tunnels until ctx ends; then it withdraws them, gives running
+// connections up to 10 s, and returns nil. It reconnects for ever by itself.
+//
+// The error has a *control.Error in its chain when the edge refused: this
+// agent at all, the tunnels (without Keep, any of them), or this process in
+// favour of another one with the same key. It wraps ErrNotJoined in a state
+// directory without an edge.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.drain == 0 {
+		cfg.drain = drainTimeout
+	}
+	state, err := loadEdges(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	key, err := keys.Load(cfg.Dir.Path(keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the agent's key %s is missing, and without it the edge does not know this agent: restore it, or join again with a new invite", cfg.Dir.Path(keyFile))
+	}
+	if err != nil {
+		return err
+	}
+	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, tunnels: slices.Clone(cfg.Tunnels)}
+	r.last = make([]Event, len(r.tunnels))
+	r.refused = make([]bool, len(r.tunnels))
+	for i := range r.tunnels {
+		t := &r.tunnels[i]
+		if t.ID == 0 {
+			t.ID = freeID(nil)
+		}
+		u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
+		if err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+		t.Upstream = u.String()
+	}
+	return r.run(ctx)
+}
+
+// runner is one Run, as owner or as guest.
+type runner struct {
+	cfg      Config
+	state    edgesState
+	key      keys.Private
+	log      *slog.Logger
+	tunnels  []Tunnel
+	attached bool    // has been a guest: whoever ends next is followed by this process
+	last     []Event // by tunnel, as last told
+	refused  []bool  // by tunnel
+}
+
+// run takes turns between trying to be the owner and being a guest.
+func (r *runner) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		lock, err := r.cfg.Dir.Lock(lockFile)
+		if err == nil {
+			return r.own(ctx, lock)
+		}
+		if !errors.Is(err, statedir.ErrLocked) {
+			return err
+		}
+		over, err := r.guest(ctx)
+		if over || err != nil {
+			return err
+		}
+		// The owner is only starting, or has just ended. Several guests may
+		// race for the lock.
+		select {
+		case <-time.After(5*time.Millisecond + rand.N(40*time.Millisecond)):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// consume handles messages of the own tunnels until there is a reason to end:
+// ctx, with nil, or a refusal.
+func (r *runner) consume(ctx context.Context, mine *claim) error {
+	for {
+		m, ok := mine.inbox.next(ctx)
+		if !ok {
+			return nil
+		}
+		if err := r.handle(m); err != nil {
+			return err
+		}
+	}
+}
+
+// handle passes a message on to the user. An error ends Run.
+func (r *runner) handle(m message) error {
+	switch m.Type {
+	case msgEnd:
+		if m.Error == nil {
+			return errors.New("the process that holds the links ended without a reason")
+		}
+		return m.Error
+	case msgEvent:
+		if m.Event == nil {
+			return nil
+		}
+		if m.Event.Event != EventTunnel {
+			r.tell(*m.Event)
+			return nil
+		}
+		if m.Index < 0 || m.Index >= len(r.tunnels) {
+			return nil
+		}
+		return r.tunnelEvent(m)
+	}
+	return nil
+}
+
+func (r *runner) tunnelEvent(m message) error {
+	if !m.Event.same(r.last[m.Index]) {
+		r.last[m.Index] = *m.Event
+		r.tell(*m.Event)
+	}
+	r.refused[m.Index] = m.Refused
+	if !m.Refused || m.Event.Error == nil {
+		return nil
+	}
+	if r.cfg.Keep && slices.Contains(r.refused, false) {
+		return nil
+	}
+	if m.Event.Error.Code == CodeNameInUse { // nothing of the edge's doing
+		return errors.New(m.Event.Error.Message)
+	}
+	return m.Event.Error
+}
+
+func (r *runner) tell(e Event) {
+	if r.cfg.Events != nil {
+		r.cfg.Events(e)
+	}
+}
+
+// guest hands the tunnels to the owner and stays until ctx or the owner ends.
+// over tells that Run is to end, with err.
+func (r *runner) guest(ctx context.Context) (over bool, err error) {
+	conn, err := r.cfg.Dir.DialUnix(ctx, socketFile)
+	if errors.Is(err, statedir.ErrNotRunning) {
+		return false, nil
+	}
+	if err != nil {
+		return ctx.Err() == nil, err
+	}
+	c := newLocalConn(conn)
+	defer c.Close()
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Tunnels: r.tunnels}); err != nil {
+		return false, nil //nolint:nilerr // the owner has just ended
+	}
+	var first message
+	switch err := c.read(&first, localTimeout); {
+	case err != nil:
+		return false, nil //nolint:nilerr // the owner has just ended
+	case first.Type == msgEnd:
+		return true, r.handle(first)
+	case first.Type != msgWelcome || first.Version != localVersion:
+		return true, versionError(0)
+	}
+	r.attached = true
+	r.log.Debug("another process holds the links")
+	return r.follow(ctx, c)
+}
+
+// follow handles the owner's messages, and withdraws the tunnels when ctx or a
+// refusal ends Run.
+func (r *runner) follow(ctx context.Context, c *localConn) (over bool, err error) {
+	withdraw := func() {
+		if err := c.write(request{Version: localVersion, Type: askWithdraw}); err != nil {
+			r.log.Debug("withdraw", "err", err) // the owner has ended, and with it the tunnels
+		}
+		// The reader below must end even if the owner hangs.
+		if err := c.SetReadDeadline(time.Now().Add(drainTimeout + localTimeout)); err != nil {
+			r.log.Debug("withdraw", "err", err)
+		}
+	}
+	stop := context.AfterFunc(ctx, withdraw)
+	defer stop()
+	var refusal error
+	for {
+		var m message
+		line, err := readLimited(c.in)
+		if err == nil {
+			err = json.Unmarshal(line, &m)
+		}
+		switch {
+		case err != nil && (ctx.Err() != nil || refusal != nil):
+			return true, refusal
+		case err != nil || m.Type == msgBye:
+			if err != nil && !errors.Is(err, io.EOF) {
+				r.log.Debug("the process that held the links is gone", "err", err)
+			}
+			if refusal != nil || ctx.Err() != nil {
+				return true, refusal
+			}
+			r.orphaned()
+			return false, nil
+		case m.Type == msgDone:
+			return true, refusal
+		}
+		if err := r.handle(m); err != nil && refusal == nil {
+			if m.Type == msgEnd {
+				return true, err
+			}
+			refusal = err
+			if stop() {
+				withdraw()
+			}
+		}
+	}
+}
+
+// orphaned tells that the tunnels are away until there is a new owner.
+func (r *runner) orphaned() {
+	for i, e := range r.last {
+		if e.PublicURL == "" {
+			continue
+		}
+		e.Time, e.State, e.PublicURL, e.Error = time.Now(), TunnelAway, "", nil
+		r.last[i] = e
+		r.tell(e)
+	}
+}

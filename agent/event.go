@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// Kinds of an [Event].
+const (
+	EventLink   = "link"
+	EventTunnel = "tunnel"
+)
+
+// States of a link.
+const (
+	LinkConnecting = "connecting" // the first attempt
+	LinkUp         = "up"         // the edge is there
+	LinkDegraded   = "degraded"   // was up, and is being reconnected
+	LinkDown       = "down"       // the last attempt was in vain, or the edge refused
+)
+
+// States of a tunnel.
+const (
+	TunnelUp    = "up"    // visitors reach the agent
+	TunnelAway  = "away"  // no link: visitors are told to come back
+	TunnelError = "error" // the edge refused it, or its upstream cannot be dialled
+	TunnelGone  = "gone"  // withdrawn
+)
+
+// Codes of a tunnel's error that come from the agent. Those of the edge are
+// in package control.
+const (
+	CodeUpstreamRefused     = "upstream_refused"     // nobody listens there
+	CodeUpstreamTimeout     = "upstream_timeout"     // no answer
+	CodeUpstreamTLS         = "upstream_tls"         // no TLS, or a certificate that is not trusted
+	CodeUpstreamUnreachable = "upstream_unreachable" // anything else
+	CodeNameInUse           = "name_in_use"          // another command of this machine serves it
+)
+
+// Event is one change of state. As JSON it is one line of the --json output.
+type Event struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"` // EventLink or EventTunnel
+
+	Edge string `json:"edge,omitempty"` // links: HOST:PORT
+
+	Name string      `json:"name,omitempty"` // tunnels: as the edge serves it; "" until the edge has chosen one
+	Kind tunnel.Kind `json:"kind,omitempty"` // tunnels
+
+	State     string `json:"state"`
+	Reason    string `json:"reason,omitempty"`    // links: why it is not up
+	Transport string `json:"transport,omitempty"` // links: "udp"
+
+	PublicURL string         `json:"public_url,omitempty"` // tunnels: only while it serves
+	Upstream  string         `json:"upstream,omitempty"`   // tunnels
+	Error     *control.Error `json:"error,omitempty"`      // tunnels in TunnelError
+}
+
+// same reports whether e says what o said, apart from the time.
+func (e Event) same(o Event) bool {
+	a, b := e.Error, o.Error
+	e.Time, o.Time, e.Error, o.Error = time.Time{}, time.Time{}, nil, nil
+	if e != o || (a == nil) != (b == nil) {
+		return false
+	}
+	return a == nil || *a == *b
+}

@@ -1,0 +1,186 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/relay"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+const (
+	// maxDials is how many dials of one tunnel's upstream may be under way.
+	// An upstream that swallows SYNs holds each for 10 s; without a bound its
+	// visitors would use up what the other tunnels need.
+	maxDials = 64
+
+	// headerTimeout is for an upstream to take the PROXY header.
+	headerTimeout = 10 * time.Second
+)
+
+// served is a tunnel that a set holds, with its running connections.
+type served struct {
+	Tunnel
+	claim    *claim
+	index    int // in the claim's tunnels
+	upstream tunnel.Upstream
+
+	dials  chan struct{}   // a token for each dial under way
+	conns  gate            // running connections, dials included
+	ctx    context.Context // of its connections: outlives the withdrawal until the drain is over
+	cancel context.CancelFunc
+
+	// The rest is guarded by set.mu.
+	named   string                      // by the user, else by the edge; "" until then
+	answers map[*link]control.Published // of edges whose link is up
+	failure *control.Error              // of the last dial of the upstream; nil when it succeeded
+	last    Event                       // as last told
+}
+
+func newServed(t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
+	s := &served{
+		Tunnel: t, claim: c, index: index, upstream: u, named: t.Name,
+		dials: make(chan struct{}, maxDials), answers: map[*link]control.Published{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// drain waits for the running connections until ctx ends, then aborts them.
+// No new ones get in.
+func (t *served) drain(ctx context.Context) {
+	empty := t.conns.shut()
+	select {
+	case <-empty:
+	case <-ctx.Done():
+	}
+	t.cancel()
+	<-empty
+}
+
+// forwarder answers the connections that an edge opens through one link.
+type forwarder struct {
+	overlay tunnel.Overlay
+	node    tunnel.NodeID
+	set     *set
+	link    *link
+	log     *slog.Logger
+	open    gate
+}
+
+// handle answers one request and stays until its connection has ended. What
+// may be reached is decided here alone: one of the tunnels in the set, at its
+// own address. The port is of no meaning.
+func (f *forwarder) handle(r *netstack.Request) {
+	if !f.open.enter() {
+		r.Reject()
+		return
+	}
+	defer f.open.leave()
+	node, kind, value, ok := f.overlay.Parse(r.To().Addr())
+	if !ok || node != f.node || kind != tunnel.KindTunnel {
+		f.log.Warn("refused a connection from the edge to what is no tunnel of this agent", "to", r.To(), "from", r.From())
+		r.Reject()
+		return
+	}
+	t := f.set.find(tunnel.ID(value))
+	if t == nil || !t.conns.enter() {
+		f.log.Debug("refused a connection to a tunnel that is not served any more", "to", r.To(), "from", r.From())
+		r.Reject()
+		return
+	}
+	defer t.conns.leave()
+	f.serve(t, r)
+}
+
+func (f *forwarder) serve(t *served, r *netstack.Request) {
+	visitor := f.visitor(r.From())
+	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitor.String(), "upstream", t.Spec.Upstream)
+	select {
+	case t.dials <- struct{}{}:
+	default:
+		log.Debug("refused a visitor: too many dials of the upstream are under way", "dials", maxDials)
+		r.Reject()
+		return
+	}
+	up, failure := dialUpstream(t.ctx, t.upstream, t.InsecureUpstreamTLS)
+	<-t.dials
+	if t.ctx.Err() != nil { // the drain is over; nothing is known of the upstream
+		if up != nil {
+			up.Close()
+		}
+		r.Reject()
+		return
+	}
+	changed := f.set.dialled(t, failure)
+	if failure != nil {
+		if changed {
+			log.Warn("upstream cannot be dialled", "err", failure)
+		}
+		// Before the RST, which cannot say why.
+		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, Error: failure.Message, At: time.Now()})
+		r.Reject()
+		return
+	}
+	if changed {
+		log.Info("upstream is back")
+		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, OK: true, At: time.Now()})
+	}
+	c, err := r.Accept()
+	if err != nil { // the visitor has gone meanwhile
+		log.Debug("accept", "err", err)
+		up.Close()
+		return
+	}
+	f.relay(t, c, up, visitor, log)
+}
+
+func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger) {
+	// Connections without a visitor are those that an edge shares between
+	// HTTP visitors; the edge's log has the requests.
+	level := slog.LevelInfo
+	if !visitor.IsValid() {
+		level = slog.LevelDebug
+	}
+	log.Log(t.ctx, level, "connection opened")
+	start := time.Now()
+	if t.ProxyProtocol != 0 {
+		if err := writeHeader(up, t.ProxyProtocol, visitor); err != nil {
+			log.Warn("PROXY header", "err", err)
+			c.Abort()
+			up.Close()
+			return
+		}
+	}
+	stats, err := relay.Copy(t.ctx, c, up)
+	attrs := []any{"to_upstream", stats.AtoB, "to_visitor", stats.BtoA, "took", time.Since(start).Round(time.Millisecond)}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	log.Log(t.ctx, level, "connection closed", attrs...)
+}
+
+func writeHeader(up net.Conn, version int, visitor netip.AddrPort) error {
+	if err := up.SetWriteDeadline(time.Now().Add(headerTimeout)); err != nil {
+		return err
+	}
+	if err := relay.WriteProxyHeader(up, version, visitor, netip.AddrPort{}); err != nil {
+		return err
+	}
+	return up.SetWriteDeadline(time.Time{})
+}
+
+// visitor is who is behind a source address of the overlay. It is zero for
+// visitors that have no address to tell, and for the edge itself.
+func (f *forwarder) visitor(from netip.AddrPort) netip.AddrPort {
+	addr, ok := f.overlay.Visitor(from.Addr())
+	if !ok {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(addr, from.Port())
+}

@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+const (
+	// silence is how long an edge may say nothing. It is the edge's own rule
+	// for agents, too, so both sides give up a dead link together.
+	silence = 5 * time.Second
+	// maxSilence holds even while bytes come in: then it is the event
+	// stream that is stuck.
+	maxSilence = 15 * time.Second
+	// connectTimeout bounds one attempt to reach an edge, to its hello.
+	connectTimeout = 10 * time.Second
+	// retryPause is the longest pause between two attempts. Agents that lost
+	// the same edge come back spread over it.
+	retryPause = 3 * time.Second
+	// reportWait is how long a refused visitor's RST waits for the report
+	// that says why.
+	reportWait = 200 * time.Millisecond
+	// byeWait is for the edge to take note of a stream's end.
+	byeWait = 300 * time.Millisecond
+)
+
+// errSessionOver means that the edge holds another session for the current
+// one, because it has already given this one up.
+var errSessionOver = errors.New("the edge has ended the session")
+
+// link is the connection to one edge, kept up for as long as run runs.
+//
+//	connecting ──→ up ──→ degraded ──→ up
+//	    └──→ down ──↗         └──→ down ──↗
+type link struct {
+	edge    keys.Edge
+	name    string // in events
+	key     keys.Private
+	self    tunnel.NodeID
+	overlay tunnel.Overlay
+	set     *set
+	log     *slog.Logger
+
+	// hold is waited for before anything is published; see owner.
+	hold    <-chan struct{}
+	reports chan report
+}
+
+// report is an event on its way to the edge.
+type report struct {
+	event control.AgentEvent
+	sent  chan struct{} // closed when it is on its way
+}
+
+func newLink(edge keys.Edge, key keys.Private, state edgesState, set *set, hold <-chan struct{}, log *slog.Logger) *link {
+	name := edgeName(edge)
+	l := &link{
+		edge: edge, name: name, key: key, self: state.Node, overlay: state.Overlay,
+		set: set, hold: hold, reports: make(chan report, maxDials), log: log.With("edge", name),
+	}
+	set.join(l)
+	return l
+}
+
+// run keeps the link up until ctx ends, when it returns nil. The error is a
+// *control.Error when the edge wants this agent no more.
+func (l *link) run(ctx context.Context) error {
+	n, err := openNode(l.key, l.overlay.NodeAddr(l.self), l.log)
+	if err != nil {
+		return fmt.Errorf("link to %s: %w", l.name, err)
+	}
+	defer n.close()
+	f := &forwarder{overlay: l.overlay, node: l.self, set: l.set, link: l, log: l.log}
+	n.stack.ForwardTCP(f.handle)
+	defer func() {
+		// The stack's end breaks what the drain left.
+		done := f.open.shut()
+		n.close()
+		<-done
+	}()
+
+	l.set.linkState(l, LinkConnecting, "")
+	for attempts := 0; ; attempts++ {
+		up, err := l.session(ctx, n)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if control.CodeOf(err) != "" {
+			l.set.linkState(l, LinkDown, err.Error())
+			return err
+		}
+		if up {
+			l.log.Warn("link lost, reconnecting", "err", err)
+			l.set.linkState(l, LinkDegraded, err.Error())
+			attempts = 0
+			continue // at once
+		}
+		l.log.Debug("no link", "attempt", attempts, "err", err)
+		l.set.linkState(l, LinkDown, err.Error())
+		pause := min(time.Duration(attempts)*500*time.Millisecond, retryPause)
+		select {
+		case <-time.After(pause/2 + rand.N(pause/2+100*time.Millisecond)):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// session connects once and stays until the session ends. up tells whether it
+// ever began. A *control.Error means that trying again is of no use.
+func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
+	if err := n.reach(ctx, l.edge, connectTimeout); err != nil {
+		return false, err
+	}
+	client := control.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return n.stack.DialTCP(ctx, netip.AddrPort{}, netip.AddrPortFrom(l.overlay.NodeAddr(tunnel.NodeID(l.edge.Node)), tunnel.ControlPort))
+	})
+	defer client.Close()
+
+	// The stream outlives ctx for a moment, to say goodbye.
+	life, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(byeWait, cut)
+	})
+	defer stop()
+	late := time.AfterFunc(connectTimeout, cut)
+	defer late.Stop()
+
+	stream, err := client.Events(life)
+	if err != nil {
+		return false, l.refusal(err)
+	}
+	defer stream.Close()
+	hello, err := stream.Recv()
+	if err != nil {
+		return false, l.refusal(err)
+	}
+	if hello.Type != control.EventHello {
+		return false, fmt.Errorf("the edge began with %q instead of a hello", hello.Type)
+	}
+	if !late.Stop() {
+		return false, errors.New("the edge's hello took too long")
+	}
+	l.log.Info("link is up", "domain", hello.Domain, "version", hello.Version)
+	l.set.linkState(l, LinkUp, "")
+
+	g, gctx := errgroup.WithContext(life)
+	heard := make(chan struct{}, 1)
+	g.Go(func() error { return l.receive(ctx, stream, heard) })
+	g.Go(func() error { return l.watch(gctx, n, heard) })
+	g.Go(func() error { return l.send(gctx, ctx, stream) })
+	g.Go(func() error { return l.publish(gctx, client, hello.Session) })
+	g.Go(func() error {
+		<-gctx.Done()
+		stream.Close() // ends receive and send
+		return nil
+	})
+	return true, l.refusal(g.Wait())
+}
+
+// refusal keeps an edge's error only if it is final; anything else leads to
+// the next attempt.
+func (l *link) refusal(err error) error {
+	switch control.CodeOf(err) {
+	case control.CodeUnavailable, control.CodeInternal, control.CodeNotFound:
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// receive reads events until the stream ends.
+func (l *link) receive(ctx context.Context, stream *control.EventStream, heard chan<- struct{}) error {
+	for {
+		e, err := stream.Recv()
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, io.EOF):
+			return errors.New("the edge closed the connection")
+		case err != nil:
+			return fmt.Errorf("the connection to the edge broke: %w", err)
+		}
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+		switch e.Type {
+		case control.EventSuperseded:
+			return &control.Error{Code: control.CodeSuperseded, Message: "another process that uses this agent's key took over its place at the edge (was the state directory copied?): stop one of the two, and join with a new invite on that machine"}
+		case control.EventRevoked:
+			msg := "this agent was revoked at the edge"
+			if e.Message != "" {
+				msg = e.Message
+			}
+			return &control.Error{Code: control.CodeRevoked, Message: msg}
+		case control.EventDraining:
+			l.log.Info("the edge is stopping", "message", e.Message)
+		}
+	}
+}
+
+// watch returns an error when the edge is silent for too long. Bulk traffic
+// may hold up events; WireGuard's count of received bytes then shows that the
+// edge lives.
+func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}) error {
+	tick := time.NewTicker(silence / 10)
+	defer tick.Stop()
+	event := time.Now()
+	sign := event
+	var last uint64
+	for {
+		select {
+		case <-heard:
+			event = time.Now()
+			sign = event
+			continue
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		rx, err := n.received(l.edge.Key)
+		if err != nil {
+			return err
+		}
+		if rx != last {
+			last, sign = rx, time.Now()
+		}
+		if time.Since(sign) > silence || time.Since(event) > maxSilence {
+			return fmt.Errorf("nothing heard from the edge for %v", silence)
+		}
+	}
+}
+
+// send sends heartbeats and reports, and the end of the stream when bye ends.
+func (l *link) send(ctx, bye context.Context, stream *control.EventStream) error {
+	beat := time.NewTicker(control.Heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			if err := stream.Send(control.AgentEvent{Type: control.EventHeartbeat}); err != nil {
+				return err
+			}
+		case r := <-l.reports:
+			err := stream.Send(r.event)
+			close(r.sent)
+			if err != nil {
+				return err
+			}
+		case <-bye.Done():
+			return stream.CloseSend()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// report hands an event to the edge, and waits a moment for it to be on its
+// way. Without a session it is kept until there is one, if there is room.
+func (l *link) report(e control.AgentEvent) {
+	r := report{event: e, sent: make(chan struct{})}
+	select {
+	case l.reports <- r:
+	default:
+		return
+	}
+	timer := time.NewTimer(reportWait)
+	defer timer.Stop()
+	select {
+	case <-r.sent:
+	case <-timer.C:
+	}
+}
+
+// publish shows the set to the edge, again at each change, and after a while
+// when a tunnel was refused.
+func (l *link) publish(ctx context.Context, client *control.Client, session string) error {
+	select {
+	case <-l.hold:
+	case <-ctx.Done():
+		return nil
+	}
+	published := uint64(0) // versions begin at 1
+	for {
+		version, specs, changed := l.set.snapshot()
+		var again <-chan time.Time
+		if version != published {
+			reply, err := client.Publish(ctx, control.PublishRequest{Session: session, Tunnels: specs})
+			switch code := control.CodeOf(err); {
+			case err == nil:
+				published = version
+				l.set.answered(l, version, reply)
+			case ctx.Err() != nil:
+				return nil
+			case code == control.CodeSuperseded:
+				return errSessionOver // a takeover would have been told on the stream
+			case code == control.CodeUnavailable || code == control.CodeInternal:
+				l.log.Warn("publish", "err", err)
+			default:
+				return err
+			}
+		}
+		switch {
+		case published != version:
+			again = time.After(time.Second + rand.N(time.Second))
+		case l.set.failing(l):
+			again = time.After(20*time.Second + rand.N(20*time.Second))
+		}
+		select {
+		case <-changed:
+		case <-again:
+			published = 0
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/statedir"
+)
+
+// drainTimeout is how long running connections may go on after the end.
+const drainTimeout = 10 * time.Second
+
+// regroup is how long a new owner waits for the other guests of the old one
+// before it publishes. Published without them, their tunnels would be gone
+// for a moment, rather than away.
+const regroup = 250 * time.Millisecond
+
+// owner is the process that holds the links of a state directory.
+//
+// It starts from the bottom up (set, links, socket, own tunnels) and ends in
+// this order: own tunnels are withdrawn and drained while guests are served;
+// then links and socket close; then the lock is free; and only then guests
+// hear of it, so that the first of them finds the lock free.
+type owner struct {
+	dir     *statedir.Dir
+	state   edgesState
+	key     keys.Private
+	version string
+	log     *slog.Logger
+	set     *set
+}
+
+// own runs this process as the owner until its tunnels have ended. It gives
+// the lock back.
+func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
+	unlock := sync.OnceValue(lock.Unlock)
+	defer func() { err = errors.Join(err, unlock()) }()
+	o := &owner{dir: r.cfg.Dir, state: r.state, key: r.key, version: r.cfg.Version, log: r.log, set: newSet(r.log)}
+	listener, err := o.dir.ListenUnix(socketFile)
+	if err != nil {
+		return err
+	}
+	r.log.Debug("this process holds the links", "state", o.dir.String())
+
+	hold := make(chan struct{})
+	if r.attached {
+		timer := time.AfterFunc(regroup, func() { close(hold) })
+		defer timer.Stop()
+	} else {
+		close(hold)
+	}
+	mine, err := o.set.add(os.Getpid(), r.tunnels)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+
+	// Links and guests outlive ctx: the drain needs them.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var links errgroup.Group
+	for _, edge := range o.state.Edges {
+		l := newLink(edge, o.key, o.state, o.set, hold, o.log)
+		links.Go(func() error {
+			err := l.run(life)
+			if err != nil {
+				o.set.stop(asControl(err))
+			}
+			return err
+		})
+	}
+	guests := newGuests(o, listener)
+	var accept errgroup.Group
+	accept.Go(guests.accept)
+
+	err = r.consume(ctx, mine)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.drain)
+	o.set.withdraw(drain, mine)
+	cancel()
+	end()
+	lerr := links.Wait()
+	if control.CodeOf(lerr) == "" { // a refusal came through the set already
+		err = errors.Join(err, lerr)
+	}
+	listener.Close()
+	err = errors.Join(err, accept.Wait(), unlock())
+	guests.dismiss()
+	return err
+}
+
+// asControl makes any error fit to be told to guests.
+func asControl(err error) *control.Error {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &control.Error{Code: control.CodeInternal, Message: err.Error()}
+}
+
+// guests serves agent.sock.
+type guests struct {
+	owner    *owner
+	listener net.Listener
+	ctx      context.Context // of all connections; ends with dismiss
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // of connections
+}
+
+func newGuests(o *owner, l net.Listener) *guests {
+	g := &guests{owner: o, listener: l}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	return g
+}
+
+// accept serves until the listener is closed.
+func (g *guests) accept() error {
+	for {
+		c, err := g.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil { // out of descriptors, say: those who are here go on
+			g.owner.log.Warn("accept on agent.sock", "err", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		g.wg.Go(func() {
+			conn := newLocalConn(c)
+			defer conn.Close()
+			if err := g.serve(conn); err != nil {
+				g.owner.log.Debug("guest", "err", err)
+			}
+		})
+	}
+}
+
+// dismiss tells all guests that the owner ends, and waits for them to have
+// heard it. The listener must be closed.
+func (g *guests) dismiss() {
+	g.cancel()
+	g.wg.Wait()
+}
+
+func (g *guests) serve(c *localConn) error {
+	var req request
+	if err := c.read(&req, localTimeout); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	if req.Version != localVersion {
+		return c.write(message{Version: localVersion, Type: msgEnd, Error: versionError(os.Getpid())})
+	}
+	switch req.Type {
+	case askStatus:
+		st := g.owner.status()
+		return c.write(message{Type: msgStatus, Status: &st})
+	case askRun:
+		return g.run(c, req)
+	}
+	return c.write(message{Version: localVersion, Type: msgEnd, Error: &control.Error{Code: control.CodeBadRequest, Message: "unknown request " + req.Type}})
+}
+
+// run serves one guest's tunnels until it withdraws them or has gone, or the
+// owner ends.
+func (g *guests) run(c *localConn, req request) error {
+	set := g.owner.set
+	mine, err := set.add(req.PID, req.Tunnels)
+	if err != nil {
+		return c.write(message{Version: localVersion, Type: msgEnd, Error: asControl(err)})
+	}
+	if err := c.write(message{Version: localVersion, Type: msgWelcome}); err != nil {
+		mine.inbox.close()
+		g.release(mine)
+		return err
+	}
+	g.owner.log.Debug("guest has come", "pid", req.PID)
+
+	// The reader ends with the guest's wish to withdraw, or its end.
+	left := make(chan error, 1)
+	g.wg.Go(func() { left <- c.read(&request{}, 0) })
+	var writer errgroup.Group
+	writer.Go(func() error {
+		for {
+			m, ok := mine.inbox.next(context.Background())
+			if !ok {
+				return nil
+			}
+			if err := c.write(m); err != nil {
+				c.Close() // a guest that does not read is none; ends the reader
+				return err
+			}
+		}
+	})
+	select {
+	case err = <-left:
+		g.release(mine)
+		werr := writer.Wait()
+		if err != nil { // gone without a word, as after kill -9
+			return nil
+		}
+		if werr != nil {
+			return werr
+		}
+		return c.write(message{Type: msgDone})
+	case <-g.ctx.Done():
+		// No withdrawal: the next owner goes on with these tunnels. What has
+		// been said before, an end above all, is told first.
+		for _, t := range mine.tunnels {
+			t.cancel()
+		}
+		mine.inbox.put(message{Type: msgBye})
+		mine.inbox.close()
+		return writer.Wait()
+	}
+}
+
+func (g *guests) release(mine *claim) {
+	ctx, cancel := context.WithTimeout(g.ctx, drainTimeout)
+	defer cancel()
+	g.owner.set.withdraw(ctx, mine)
+}
+
+func (o *owner) status() Status {
+	st := Status{
+		Agent: o.state.Name, Node: o.state.Node, Domain: o.state.Domain, Overlay: o.state.Overlay,
+		Running: true, PID: os.Getpid(), Version: o.version,
+	}
+	o.set.status(&st)
+	return st
+}

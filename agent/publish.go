@@ -1,0 +1,372 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// confirmTimeout is how long a withdrawal waits for the edges' answers.
+const confirmTimeout = 3 * time.Second
+
+// claim is the share that one process has in a set.
+type claim struct {
+	pid     int
+	tunnels []*served
+	inbox   *inbox
+}
+
+// set is what the processes of one state directory want published, and what
+// became of it. The forwarder reads it without a lock.
+type set struct {
+	table atomic.Pointer[map[tunnel.ID]*served] // what may be reached; outlives the withdrawal until the drain is over
+	log   *slog.Logger
+
+	mu      sync.Mutex     // guards all below, and the marked fields of served
+	version uint64         // of wanted; moves with each change
+	wanted  []*served      // in the order of their arrival
+	claims  []*claim       // those that are told what happens
+	links   []*linkView    // in the order of the edges
+	changed chan struct{}  // closed and replaced at each change of anything above
+	end     *control.Error // why nothing is served any more; nil while it is
+}
+
+// linkView is what a set knows of a link.
+type linkView struct {
+	link      *link
+	event     Event  // the last; its State is the link's
+	confirmed uint64 // version of wanted that the edge has answered for
+}
+
+func newSet(log *slog.Logger) *set {
+	s := &set{log: log, changed: make(chan struct{})}
+	s.table.Store(&map[tunnel.ID]*served{})
+	return s
+}
+
+// find returns the tunnel that may be reached under id, or nil.
+func (s *set) find(id tunnel.ID) *served { return (*s.table.Load())[id] }
+
+// add takes a process's tunnels in: first into the table, then among the
+// wanted, so that nobody is sent to a tunnel that is not there yet. Those that
+// another process serves already are refused one by one, through the inbox.
+func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
+	c := &claim{pid: pid, inbox: newInbox()}
+	for i, t := range tunnels {
+		u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
+		if err != nil {
+			return nil, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("tunnel %s: %v", t.Name, err)}
+		}
+		c.tunnels = append(c.tunnels, newServed(t, u, c, i))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return nil, s.end
+	}
+	s.claims = append(s.claims, c)
+	for _, v := range s.links {
+		if v.event.State != "" {
+			c.inbox.put(message{Type: msgEvent, Event: &v.event})
+		}
+	}
+	table := maps.Clone(*s.table.Load())
+	for _, t := range c.tunnels {
+		if err := s.conflictLocked(t); err != nil {
+			e := s.eventOf(t, TunnelError)
+			e.Error = err
+			s.tellLocked(t, e, true)
+			continue
+		}
+		if _, taken := table[t.ID]; t.ID == 0 || taken {
+			t.ID = freeID(table)
+		}
+		table[t.ID] = t
+		s.wanted = append(s.wanted, t)
+	}
+	s.table.Store(&table)
+	s.version++
+	s.broadcastLocked()
+	return c, nil
+}
+
+// conflictLocked is why t cannot be served beside what other processes have.
+func (s *set) conflictLocked(t *served) *control.Error {
+	for _, o := range s.wanted {
+		if what := conflict(t.Spec, o.Spec); what != "" && o.claim != t.claim {
+			return &control.Error{Code: CodeNameInUse, Message: fmt.Sprintf(
+				"another wgexpose command on this machine (process %d) already serves %s: stop that one, or choose another name", o.claim.pid, what)}
+		}
+	}
+	return nil
+}
+
+// conflict says in what way two tunnels cannot both be served, or "".
+func conflict(a, b tunnel.Spec) string {
+	switch {
+	case a.Name != "" && a.Name == b.Name:
+		return fmt.Sprintf("a tunnel named %q", a.Name)
+	case a.Host != "" && a.Host == b.Host:
+		return "the host name " + a.Host
+	case a.Port != 0 && a.Port == b.Port:
+		return fmt.Sprintf("port %d", a.Port)
+	}
+	return ""
+}
+
+// freeID draws a tunnel id that is not taken. Ids are random so that a
+// connection which an edge kept from an earlier process leads nowhere.
+func freeID(taken map[tunnel.ID]*served) tunnel.ID {
+	for {
+		var b [4]byte
+		rand.Read(b[:]) // never fails, see its documentation
+		id := tunnel.ID(binary.BigEndian.Uint32(b[:]))
+		if _, ok := taken[id]; !ok && id != 0 {
+			return id
+		}
+	}
+}
+
+// withdraw takes a process's tunnels back: the edges hear of it, new visitors
+// are refused, running connections may finish until ctx ends.
+func (s *set) withdraw(ctx context.Context, c *claim) {
+	s.mu.Lock()
+	mine := func(t *served) bool { return t.claim == c }
+	s.wanted = slices.DeleteFunc(s.wanted, mine)
+	s.version++
+	version := s.version
+	s.broadcastLocked()
+	s.mu.Unlock()
+
+	confirm, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	if err := s.wait(confirm, func() bool {
+		return !slices.ContainsFunc(s.links, func(v *linkView) bool {
+			return v.event.State == LinkUp && v.confirmed < version
+		})
+	}); err != nil {
+		s.log.Warn("withdrew tunnels without the edge's confirmation", "err", err)
+	}
+
+	s.mu.Lock()
+	table := maps.Clone(*s.table.Load())
+	for _, t := range c.tunnels {
+		if table[t.ID] != t {
+			continue // it was refused
+		}
+		delete(table, t.ID)
+		s.tellLocked(t, s.eventOf(t, TunnelGone), false)
+	}
+	s.table.Store(&table)
+	s.mu.Unlock()
+
+	var wg sync.WaitGroup
+	for _, t := range c.tunnels {
+		wg.Go(func() { t.drain(ctx) })
+	}
+	wg.Wait()
+
+	s.mu.Lock()
+	s.claims = slices.DeleteFunc(s.claims, func(o *claim) bool { return o == c })
+	s.mu.Unlock()
+	c.inbox.close()
+}
+
+// wait blocks until cond, which is called with the lock held, is true.
+func (s *set) wait(ctx context.Context, cond func() bool) error {
+	for {
+		s.mu.Lock()
+		ok, changed := cond(), s.changed
+		s.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *set) broadcastLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// snapshot is what to publish now. The channel is closed at the next change of
+// the set, which need not be one of these.
+func (s *set) snapshot() (version uint64, specs []tunnel.Spec, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	specs = make([]tunnel.Spec, 0, len(s.wanted))
+	for _, t := range s.wanted {
+		specs = append(specs, t.Spec)
+	}
+	return s.version, specs, s.changed
+}
+
+// nameOf is what the tunnel is called at the edge.
+func (s *set) nameOf(t *served) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.named
+}
+
+// join makes a link's fate known to the set, in the order of the edges.
+func (s *set) join(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links = append(s.links, &linkView{link: l})
+}
+
+func (s *set) viewLocked(l *link) *linkView {
+	for _, v := range s.links {
+		if v.link == l {
+			return v
+		}
+	}
+	panic("agent: a link that never joined its set")
+}
+
+// linkState takes note of a link's new state, and of what that means for the
+// tunnels: an edge's answers hold only while its link is up.
+func (s *set) linkState(l *link, state, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.viewLocked(l)
+	e := Event{Time: time.Now(), Event: EventLink, Edge: l.name, State: state, Reason: reason, Transport: "udp"}
+	if e.same(v.event) {
+		return
+	}
+	v.event = e
+	for _, c := range s.claims {
+		c.inbox.put(message{Type: msgEvent, Event: &e})
+	}
+	if state != LinkUp {
+		v.confirmed = 0
+		for _, t := range s.wanted {
+			delete(t.answers, l)
+			s.refreshLocked(t)
+		}
+	}
+	s.broadcastLocked()
+}
+
+// answered takes note of what an edge said to a snapshot.
+func (s *set) answered(l *link, version uint64, reply control.PublishReply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.viewLocked(l)
+	v.confirmed = version
+	for _, p := range reply.Tunnels {
+		t := s.find(p.ID)
+		if t == nil || !slices.Contains(s.wanted, t) {
+			continue // withdrawn meanwhile
+		}
+		t.answers[l] = p
+		if p.Error == nil && p.Name != "" {
+			t.named = p.Name
+		}
+		s.refreshLocked(t)
+	}
+	s.broadcastLocked()
+}
+
+// dialled takes note of how a dial of t's upstream went, and reports whether
+// that is news.
+func (s *set) dialled(t *served, failure *control.Error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := t.failure
+	t.failure = failure
+	if (was == nil) == (failure == nil) && (was == nil || *was == *failure) {
+		return false
+	}
+	if t.last.State != TunnelGone {
+		s.refreshLocked(t)
+	}
+	return true
+}
+
+// refreshLocked works out the state of t and tells its process when that has
+// changed.
+func (s *set) refreshLocked(t *served) {
+	var url string
+	var refused *control.Error
+	for _, v := range s.links {
+		p, ok := t.answers[v.link]
+		switch {
+		case !ok:
+		case p.Error == nil && url == "":
+			url = p.PublicURL
+		case p.Error != nil && refused == nil:
+			refused = p.Error
+		}
+	}
+	switch {
+	case url != "" && t.failure == nil:
+		e := s.eventOf(t, TunnelUp)
+		e.PublicURL = url
+		s.tellLocked(t, e, false)
+	case url != "":
+		e := s.eventOf(t, TunnelError)
+		e.PublicURL, e.Error = url, t.failure
+		s.tellLocked(t, e, false)
+	case refused != nil:
+		e := s.eventOf(t, TunnelError)
+		e.Error = refused
+		s.tellLocked(t, e, !passing(refused))
+	case t.last.State != "": // it has been told to be something better
+		s.tellLocked(t, s.eventOf(t, TunnelAway), false)
+	}
+}
+
+// passing reports whether an edge's error may be gone at the next try, so that
+// nobody should give up for it.
+func passing(e *control.Error) bool {
+	return e.Code == control.CodeUnavailable || e.Code == control.CodeInternal
+}
+
+func (s *set) eventOf(t *served, state string) Event {
+	return Event{Time: time.Now(), Event: EventTunnel, Name: t.named, Kind: t.Kind, State: state, Upstream: t.Spec.Upstream}
+}
+
+func (s *set) tellLocked(t *served, e Event, refused bool) {
+	if e.same(t.last) {
+		return
+	}
+	t.last = e
+	t.claim.inbox.put(message{Type: msgEvent, Event: &e, Index: t.index, Refused: refused})
+}
+
+// stop tells all processes that the edge wants none of them any more.
+func (s *set) stop(err *control.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return
+	}
+	s.end = err
+	for _, c := range s.claims {
+		c.inbox.put(message{Type: msgEnd, Error: err})
+	}
+}
+
+// failing reports whether a tunnel was refused by the edge of l, so that
+// publishing again after a while may help.
+func (s *set) failing(l *link) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.wanted, func(t *served) bool { return t.answers[l].Error != nil })
+}

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/statedir"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// Status is how an agent is now. As JSON it is the --json output of `status`.
+type Status struct {
+	Agent   string         `json:"agent"`
+	Node    tunnel.NodeID  `json:"node"`
+	Domain  string         `json:"domain"`
+	Overlay tunnel.Overlay `json:"overlay"`
+
+	Running bool           `json:"running"` // a command serves tunnels now; what follows is of it
+	PID     int            `json:"pid,omitempty"`
+	Version string         `json:"version,omitempty"`
+	Links   []LinkStatus   `json:"links,omitempty"`
+	Tunnels []TunnelStatus `json:"tunnels,omitempty"`
+}
+
+// LinkStatus is how one link is.
+type LinkStatus struct {
+	Edge      string    `json:"edge"`
+	State     string    `json:"state"`
+	Reason    string    `json:"reason,omitempty"`
+	Transport string    `json:"transport,omitempty"`
+	Since     time.Time `json:"since"`
+}
+
+// TunnelStatus is how one tunnel is.
+type TunnelStatus struct {
+	Name        string         `json:"name"`
+	Kind        tunnel.Kind    `json:"kind"`
+	State       string         `json:"state"`
+	PublicURL   string         `json:"public_url,omitempty"`
+	Upstream    string         `json:"upstream"`
+	Error       *control.Error `json:"error,omitempty"`
+	Connections int            `json:"connections"` // now
+	PID         int            `json:"pid"`         // of the command that serves it
+}
+
+// ReadStatus tells how the agent of dir is. It wraps ErrNotJoined for one that
+// has no edge; an agent that has joined and runs no command is no error.
+func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
+	state, err := loadEdges(dir)
+	if err != nil {
+		return Status{}, err
+	}
+	idle := Status{Agent: state.Name, Node: state.Node, Domain: state.Domain, Overlay: state.Overlay}
+	conn, err := dir.DialUnix(ctx, socketFile)
+	if errors.Is(err, statedir.ErrNotRunning) {
+		return idle, nil
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	c := newLocalConn(conn)
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if err := c.write(request{Version: localVersion, Type: askStatus, PID: os.Getpid()}); err != nil {
+		return Status{}, fmt.Errorf("status: %w", err)
+	}
+	var m message
+	if err := c.read(&m, localTimeout); err != nil {
+		return Status{}, fmt.Errorf("status: %w", err)
+	}
+	switch {
+	case m.Type == msgEnd && m.Error != nil:
+		return Status{}, m.Error
+	case m.Type != msgStatus || m.Status == nil:
+		return Status{}, fmt.Errorf("status: unexpected answer %q", m.Type)
+	}
+	return *m.Status, nil
+}
+
+// status fills in what the set knows.
+func (s *set) status(st *Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.links {
+		st.Links = append(st.Links, LinkStatus{
+			Edge: v.link.name, State: v.event.State, Reason: v.event.Reason, Transport: v.event.Transport, Since: v.event.Time,
+		})
+	}
+	for _, t := range s.wanted {
+		ts := TunnelStatus{
+			Name: t.named, Kind: t.Kind, State: t.last.State, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream,
+			Error: t.last.Error, Connections: t.conns.count(), PID: t.claim.pid,
+		}
+		if ts.State == "" { // the edge has not answered yet
+			ts.State = TunnelAway
+		}
+		st.Tunnels = append(st.Tunnels, ts)
+	}
+}

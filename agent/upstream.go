@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// upstreamTimeout bounds connecting to an upstream, TLS included. The edge
+// waits equally long for the agent's answer.
+const upstreamTimeout = 10 * time.Second
+
+// dialUpstream connects to u. The error is for visitors and users to read:
+// "connection refused by 127.0.0.1:8089".
+func dialUpstream(ctx context.Context, u tunnel.Upstream, insecure bool) (net.Conn, *control.Error) {
+	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, u.Network(), u.Address())
+	if err != nil {
+		return nil, explainDial(u, err)
+	}
+	if u.Scheme != "https" {
+		return c, nil
+	}
+	// HTTP/1.1, because that is what the edge speaks through the tunnel.
+	t := tls.Client(c, &tls.Config{ServerName: u.Host, NextProtos: []string{"http/1.1"}, InsecureSkipVerify: insecure})
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, explainTLS(u, err)
+	}
+	return t, nil
+}
+
+func explainDial(u tunnel.Upstream, err error) *control.Error {
+	where := u.Address()
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &control.Error{Code: CodeUpstreamRefused, Message: "connection refused by " + where}
+	case errors.As(err, &dns):
+		return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("the host name %s cannot be resolved", u.Host)}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return &control.Error{Code: CodeUpstreamTimeout, Message: fmt.Sprintf("no answer from %s within %v", where, upstreamTimeout)}
+	case u.Scheme == "unix" && errors.Is(err, fs.ErrNotExist):
+		return &control.Error{Code: CodeUpstreamRefused, Message: "there is no socket " + where}
+	case errors.Is(err, fs.ErrPermission):
+		return &control.Error{Code: CodeUpstreamUnreachable, Message: "no permission to connect to " + where}
+	}
+	var sys syscall.Errno
+	if errors.As(err, &sys) {
+		return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, sys)}
+	}
+	return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, err)}
+}
+
+func explainTLS(u tunnel.Upstream, err error) *control.Error {
+	where := u.Address()
+	var verify *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &verify):
+		return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("the certificate of %s is not trusted (%v); --upstream-tls-verify=false accepts it", where, verify.Err)}
+	case errors.As(err, &record):
+		return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("%s does not speak TLS; name it with http:// instead of https://", where)}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return &control.Error{Code: CodeUpstreamTimeout, Message: fmt.Sprintf("no TLS answer from %s within %v", where, upstreamTimeout)}
+	}
+	return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("TLS with %s: %v", where, err)}
+}
