@@ -25,17 +25,17 @@ var (
 // A FileError is something about a key file that its owner can put right.
 type FileError struct {
 	Path    string // of the key file
-	Problem string // what is wrong: "can be read by others (mode 0644)"
+	Problem string // what is wrong: "is open to other users (mode 0644)"
 	Fix     string // what to do: "run: chmod 600 /…"
-	Err     error  // ErrPermissions or ErrCorrupt
+	Err     error  // ErrPermissions, ErrCorrupt or the system's own
 }
 
-// Error reads: "key file /x/agent.key can be read by others (mode 0644): run: chmod 600 /x/agent.key".
+// Error reads: "key file /x/agent.key is open to other users (mode 0644): run: chmod 600 /x/agent.key".
 func (e *FileError) Error() string {
 	return "key file " + e.Path + " " + e.Problem + ": " + e.Fix
 }
 
-// Unwrap gives the sentinel.
+// Unwrap gives the cause.
 func (e *FileError) Unwrap() error { return e.Err }
 
 // maxFile is more than a key and any white space around it, in bytes.
@@ -56,6 +56,9 @@ func Load(path string) (Private, error) {
 		return Private{}, corrupt(path, "is not a regular file")
 	}
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return Private{}, &FileError{Path: path, Problem: "cannot be read by this user", Fix: "run as the user who owns it", Err: err}
+	}
 	if err != nil {
 		return Private{}, fmt.Errorf("load key: %w", err)
 	}

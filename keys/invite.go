@@ -177,7 +177,7 @@ func open(token string) ([]byte, error) {
 	if token == "" {
 		return nil, &InviteError{"is empty: " + copyWhole}
 	}
-	if v, ok := version(token); ok && v != "1" && v != "0" {
+	if v, ok := version(token); ok && v != "1" {
 		return nil, &InviteError{"was made by a newer version of wgexpose (format " + v + "): update wgexpose on this machine, then join again"}
 	}
 	encoded, ok := strings.CutPrefix(token, invitePrefix)

@@ -22,9 +22,10 @@ const redacted = "[private key]"
 type Private struct {
 	_ [0]func() // not comparable: == would compare addresses, and not in constant time
 
-	// Behind a pointer because fmt calls no methods on unexported fields: of a
-	// struct that has a Private in one, it prints an address instead of the key.
-	key *[Size]byte
+	// fmt calls no methods on the unexported fields of what it prints, but goes
+	// into them; for a verb that does not fit, through one pointer too. Through
+	// two it never goes: it prints an address.
+	key **[Size]byte
 }
 
 // New draws a key from the system's random source.
@@ -41,7 +42,8 @@ func New() (Private, error) {
 func fromBytes(b [Size]byte) Private {
 	b[0] &= 248
 	b[31] = b[31]&127 | 64
-	return Private{key: &b}
+	p := &b
+	return Private{key: &p}
 }
 
 // ParsePrivate reads what `wg genkey` writes: standard base64 of 32 bytes. The
@@ -49,7 +51,7 @@ func fromBytes(b [Size]byte) Private {
 func ParsePrivate(s string) (Private, error) {
 	b, err := decode(s)
 	if err != nil {
-		return Private{}, fmt.Errorf("private key: %w", err)
+		return Private{}, fmt.Errorf("private key %w", err)
 	}
 	return fromBytes(b), nil
 }
@@ -60,9 +62,8 @@ func (k Private) Public() Public {
 	if k.key == nil {
 		return Public{}
 	}
-	// Neither can fail: the scalar has the right length, and clamped it is
-	// never a multiple of the base point's order.
-	p, err := ecdh.X25519().NewPrivateKey(k.key[:])
+	// It fails for a wrong length only, and key has the right one.
+	p, err := ecdh.X25519().NewPrivateKey((*k.key)[:])
 	if err != nil {
 		panic("keys: " + err.Error())
 	}
@@ -76,7 +77,7 @@ func (k Private) Expose() [Size]byte {
 	if k.key == nil {
 		return [Size]byte{}
 	}
-	return *k.key
+	return **k.key
 }
 
 // IsZero says whether k is no key.
@@ -84,10 +85,8 @@ func (k Private) IsZero() bool { return k.key == nil }
 
 // Equal compares in constant time. No key equals no key only.
 func (k Private) Equal(other Private) bool {
-	if k.key == nil || other.key == nil {
-		return k.key == other.key
-	}
-	return subtle.ConstantTimeCompare(k.key[:], other.key[:]) == 1
+	a, b := k.Expose(), other.Expose() // a clamped key is never all zero
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 // String does not give the key.

@@ -17,7 +17,7 @@ func PublicFrom(b [Size]byte) Public { return Public{b} }
 func ParsePublic(s string) (Public, error) {
 	b, err := decode(s)
 	if err != nil {
-		return Public{}, fmt.Errorf("public key: %w", err)
+		return Public{}, fmt.Errorf("public key %w", err)
 	}
 	return Public{b}, nil
 }

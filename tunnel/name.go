@@ -49,16 +49,17 @@ func CanonicalHost(host string) (string, error) {
 		return "", fmt.Errorf("the host name %q %s", clip(host), problem)
 	}
 	canonical := strings.TrimSuffix(host, ".")
-	if hasUpper(canonical) {
+	ascii := isASCII(canonical)
+	if ascii && hasUpper(canonical) { // in other scripts case is IDNA's business
 		canonical = strings.ToLower(canonical)
 	}
-	if !isASCII(canonical) || hasACELabel(canonical) {
-		ascii, err := idna.Lookup.ToASCII(canonical)
+	if !ascii || hasACELabel(canonical) {
+		converted, err := idna.Lookup.ToASCII(canonical)
 		if err != nil {
-			return "", fmt.Errorf("the host name %q is not allowed in domain names: %w", clip(host), err)
+			return "", fmt.Errorf("the host name %q has characters that domain names cannot have: %w", clip(host), err)
 		}
 		// Other characters than '.' may have become dots.
-		canonical = strings.TrimSuffix(ascii, ".")
+		canonical = strings.TrimSuffix(converted, ".")
 	}
 	if problem := asciiHostProblem(canonical); problem != "" {
 		return "", fmt.Errorf("the host name %q %s", clip(host), problem)

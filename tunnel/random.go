@@ -8,9 +8,9 @@ import (
 )
 
 // RandomName gives a name that is easy to read out and to type, such as
-// "brave-otter-4821": one of 128 × 128 × 10,000, which is 27 bits. That spreads
-// names so that two seldom collide; it is no secret. A rand that fails panics,
-// which crypto/rand.Reader never does.
+// "brave-otter-4821": one of 128 × 128 × 10,000, each equally likely, which is
+// 27 bits. That makes collisions rare; the name is no secret. It panics when
+// rand fails, which crypto/rand.Reader never does.
 func RandomName(rand io.Reader) string {
 	first, second := words(adjectives), words(animals)
 	a := first[draw(rand, len(first))]
@@ -44,12 +44,12 @@ great green handy happy hardy hearty honest humble ideal ivory jade jolly
 joyful keen kind large lasting light lively loyal lucky lunar magic major mellow
 merry mighty mild minty modest neat new nimble noble novel open patient plain
 polite prime proud pure quick quiet rapid ready regal rosy royal ruby sharp
-shiny silent silver smart snowy solar solid sunny super sure swift tidy tiny true
-upbeat vivid warm wise witty zesty`
+shiny silent silver smart snowy solar solid spry sturdy sunny super sure sweet
+swift tidy tiny true trusty upbeat vivid warm wise witty zesty`
 
 const animals = `
 alpaca ant antelope badger bat bear beaver bee beetle bird bison boar bobcat
-buffalo camel canary caribou cat cheetah chipmunk cobra condor corgi cougar
+buffalo camel canary caribou cat cheetah chipmunk condor corgi cougar
 coyote crab crane cricket crow curlew deer dingo dolphin donkey dove dragon duck
 eagle egret eland elk emu falcon ferret finch flamingo fox frog gannet gazelle
 gecko gibbon giraffe goat goose gopher grouse gull hamster hare hawk hedgehog

@@ -127,8 +127,8 @@ func checkAuthority(authority *string, scheme string) error {
 	return errors.New("it has a path or a query; write it without, a visitor's path is passed on as it is")
 }
 
-// splitHostPort is net.SplitHostPort for a lone port too, and with a default
-// for the port, which may be "".
+// splitHostPort takes host:port, a lone port, and, if there is a default for the
+// port, a lone host. It returns an IPv6 address without its brackets.
 func splitHostPort(s, port string) (string, string, error) {
 	if port == "" && s != "" && strings.Trim(s, "0123456789") == "" {
 		return "127.0.0.1", s, nil
@@ -136,26 +136,32 @@ func splitHostPort(s, port string) (string, string, error) {
 	if p, ok := strings.CutPrefix(s, ":"); ok && !strings.Contains(p, ":") {
 		return "127.0.0.1", p, nil
 	}
-	if bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"); len(s) == len(bare)+2 || !strings.Contains(s, ":") {
-		if bare == "" {
-			return "", "", errors.New("it has no host; write host:port")
-		}
-		if port == "" {
-			return "", "", fmt.Errorf("it has no port; write %s:PORT", clip(s))
-		}
-		return bare, port, nil
-	}
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		if _, perr := netip.ParseAddr(s); perr == nil {
-			return "", "", fmt.Errorf("an IPv6 address stands in brackets; write [%s]:PORT", s)
-		}
-		return "", "", errors.New("it is not host:port; an IPv6 address stands in brackets, [::1]:8089")
-	}
-	if host == "" {
+	if s == "" {
 		return "", "", errors.New("it has no host; write host:port")
 	}
-	return host, p, nil
+	host, rest := s, ""
+	if strings.HasPrefix(s, "[") {
+		end := strings.IndexByte(s, ']')
+		if end < 0 || !strings.Contains(s[:end], ":") {
+			return "", "", errors.New("brackets stand around an IPv6 address; write [::1]:8089, or host:port")
+		}
+		host, rest = s[1:end], s[end+1:]
+	} else if i := strings.IndexByte(s, ':'); i >= 0 {
+		host, rest = s[:i], s[i:]
+	}
+	p, ok := strings.CutPrefix(rest, ":")
+	switch {
+	case ok && !strings.ContainsAny(p, ":[]"):
+		return host, p, nil
+	case rest == "" && port != "":
+		return host, port, nil
+	case rest == "":
+		return "", "", fmt.Errorf("it has no port; write %s:PORT", clip(s))
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return "", "", fmt.Errorf("an IPv6 address stands in brackets; write [%s]:PORT", s)
+	}
+	return "", "", errors.New("it is not host:port; an IPv6 address stands in brackets, [::1]:8089")
 }
 
 // upstreamHost gives an address or a name its canonical form. Names are those
@@ -195,8 +201,9 @@ func upstreamHost(host string) (string, error) {
 }
 
 func unixUpstream(path string) (Upstream, error) {
-	if strings.HasPrefix(path, "//") { // unix:///run/x.sock
-		path = strings.TrimPrefix(path, "//")
+	path = strings.TrimPrefix(path, "//") // unix:///run/x.sock
+	if strings.HasPrefix(path, "//") {
+		path = "/" + strings.TrimLeft(path, "/")
 	}
 	switch {
 	case path == "":

@@ -22,19 +22,18 @@ var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 // and stays as it is. RFC 6052, section 3.1, allows public IPv4 addresses only
 // in there; others are unnamed, or a visitor could pass for 127.0.0.1.
 func (o Overlay) VisitorAddr(edge NodeID, visitor netip.Addr) netip.Addr {
-	v := visitor.Unmap()
+	v := visitor.Unmap().WithZone("")
 	switch {
 	case !v.IsValid() || v.IsUnspecified() || v.IsMulticast() || v == broadcast:
 		return o.HandleAddr(edge, HandleUnnamed)
 	case v.Is4():
 		return toNAT64(v)
-	case v.IsLinkLocalUnicast() || o.Contains(v.WithZone("")):
+	case v.IsLinkLocalUnicast() || o.Contains(v):
 		return o.HandleAddr(edge, HandleUnnamed)
 	case v.IsLoopback():
 		return o.HandleAddr(edge, HandleLoopback)
 	}
-	v = v.WithZone("")
-	if v4, ok := fromNAT64(v); ok && (!v4.IsGlobalUnicast() || v4.IsPrivate() || v4.IsLinkLocalUnicast()) {
+	if v4, ok := fromNAT64(v); ok && !public(v4) {
 		return o.HandleAddr(edge, HandleUnnamed)
 	}
 	return v
@@ -67,6 +66,30 @@ func (o Overlay) Visitor(overlayAddr netip.Addr) (netip.Addr, bool) {
 
 // broadcast is 255.255.255.255 (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// notPublic are the IPv4 networks that no host on the internet has an address
+// of (RFC 6890, section 2.2.2), those for documentation apart.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("224.0.0.0/3"), // multicast, reserved, broadcast
+}
+
+func public(v4 netip.Addr) bool {
+	for _, p := range notPublic {
+		if p.Contains(v4) {
+			return false
+		}
+	}
+	return true
+}
 
 func toNAT64(v4 netip.Addr) netip.Addr {
 	b := nat64.Addr().As16()
