@@ -130,6 +130,7 @@ func (p publisher) askedFor(snap *snapshot, node tunnel.NodeID, wants []want, ta
 			key := store.TCPKey(w.port)
 			if w.err = p.portError(snap, node, w.port, key, taken); w.err == nil {
 				w.key = key
+				w.name = cmp.Or(w.name, fmt.Sprintf("tcp-%d", w.port))
 				taken[key] = true
 			}
 		}
@@ -231,7 +232,7 @@ func (p publisher) fresh(snap *snapshot, node tunnel.NodeID, wants []want, taken
 		if w.err != nil || w.key != "" {
 			continue
 		}
-		w.generated = w.spec.Kind == tunnel.HTTP // a port with a name is the node's for good
+		w.generated = w.spec.Name == "" // a port that has a name is the node's for good
 		if w.spec.Kind == tunnel.HTTP {
 			if err := p.freshHost(snap, w, taken); err != nil {
 				return err
@@ -278,6 +279,7 @@ func (p publisher) freshPort(snap *snapshot, w *want, taken map[string]bool) err
 			continue
 		}
 		w.port, w.key = port, key
+		w.name = cmp.Or(w.name, fmt.Sprintf("tcp-%d", port))
 		taken[key] = true
 		return nil
 	}

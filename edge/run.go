@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.zx2c4.com/wireguard/conn"
 
 	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/control"
@@ -172,13 +173,25 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	if !addr.Addr().IsValid() {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
 	}
-	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: wg.UDP(addr), Logger: r.log})
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: creditBind{wg.UDP(addr), r.stack.Sent}, Logger: r.log})
 	if err != nil {
 		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
 	}
 	r.opened(r.dev.Close)
 	r.ready.WG = netip.AddrPortFrom(addr.Addr(), r.dev.Port())
 	return nil
+}
+
+// creditBind tells the stack what has left, so that it hands out more.
+type creditBind struct {
+	conn.Bind
+	sent func(packets int)
+}
+
+func (b creditBind) Send(bufs [][]byte, ep conn.Endpoint) error {
+	err := b.Bind.Send(bufs, ep)
+	b.sent(len(bufs))
+	return err
 }
 
 // openPublic makes the public side and the reconciler between the two.
@@ -211,7 +224,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	}
 	r.front = newFront(frontConfig{
 		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP,
-		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, PublicHTTPSPort: r.side.port, Logger: r.log,
+		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
 	})
 	r.reconcile = newReconciler(reconcilerConfig{
 		store: r.store, overlay: r.overlay, side: r.side, peers: r.dev, front: r.front, stack: r.stack,
