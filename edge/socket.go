@@ -143,6 +143,9 @@ func (a *socketAdmin) Close() error {
 
 func (a *socketAdmin) Invite(ctx context.Context, opts InviteOptions) (result InviteResult, err error) {
 	err = a.call(ctx, http.MethodPost, "invite", opts, &result)
+	if err == nil && result.Token == "" {
+		err = errors.New("the running edge answered without a token: it may be of another version than this command")
+	}
 	return result, err
 }
 
