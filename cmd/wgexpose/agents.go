@@ -54,7 +54,7 @@ func (a *app) revokeCommand() *cobra.Command {
 		Long: `Shut an agent out for good: its connections end at once, its key is no longer
 known, and its names and ports are free again. To let it back in, invite it anew.`,
 		Example: "  wgexpose edge revoke laptop",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly("AGENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
 				if err := admin.Revoke(ctx, args[0]); err != nil {

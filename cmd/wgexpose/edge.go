@@ -108,9 +108,6 @@ type readyEvent struct {
 }
 
 func (a *app) printReady(r edge.Ready, asJSON bool) {
-	for _, warning := range r.Warnings {
-		a.hint("WARNING: %s", warning)
-	}
 	e := readyEvent{
 		Time: time.Now(), Event: "ready", Domain: r.Domain, Endpoint: r.Endpoint, WG: bound(r.WG),
 		HTTPS: bound(r.HTTPS), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,

@@ -26,7 +26,7 @@ back when the same target is shared again within a day.`,
   wgexpose http 8089 --name app
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
   wgexpose http localhost:5173 --host-header localhost:5173`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.HTTP), "upstream": args[0]}
 			set := func(flag, key, value string) {

@@ -60,11 +60,11 @@ join" on the private machine. It is a secret until it is used up or expired.`,
 				if err != nil {
 					return err
 				}
-				if invite.Warning != "" {
-					a.hint("WARNING: %s", invite.Warning)
-				}
 				if asJSON {
 					return a.printJSON(invite)
+				}
+				if invite.Warning != "" {
+					a.hint("WARNING: %s", invite.Warning)
 				}
 				a.hint("On the private machine, until %s: wgexpose join TOKEN", invite.Expires.Local().Format(time.RFC1123))
 				_, err = fmt.Fprintln(a.stdout, invite.Token)
@@ -123,7 +123,7 @@ func (a *app) revokeInviteCommand() *cobra.Command {
 		Short:   "Withdraw an invite",
 		Long:    "Withdraw an invite, so that nobody can join with it any more. Agents that joined with it stay.",
 		Example: "  wgexpose edge invites revoke q3k5wz7a2m",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
 				if err := admin.RevokeInvite(ctx, args[0]); err != nil {

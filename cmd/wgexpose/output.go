@@ -70,8 +70,9 @@ func ago(now, t time.Time) string {
 	return short(now.Sub(t)) + " ago"
 }
 
+// short is a duration in its largest unit, cut off below a second's rounding.
 func short(d time.Duration) string {
-	switch {
+	switch d = d.Round(time.Second); {
 	case d < 0:
 		return "0s"
 	case d < time.Minute:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -135,7 +136,7 @@ const (
 	groupOther = "other"
 )
 
-// addExamples gives the commands that cobra made an example, like all others.
+// addExamples makes the commands that cobra adds like all others.
 func addExamples(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		switch c.Name() {
@@ -143,10 +144,24 @@ func addExamples(root *cobra.Command) {
 			c.Example = "  wgexpose help edge invite"
 		case "completion":
 			c.Example = "  source <(wgexpose completion bash)"
+			c.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() } // and an unknown shell is an error
 			for _, shell := range c.Commands() {
 				shell.Example = "  wgexpose completion " + shell.Name()
 			}
 		}
+	}
+}
+
+// exactly wants the named arguments, no more and no less.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s is missing", strings.Join(names[len(args):], " "))
+		case len(args) > len(names):
+			return fmt.Errorf("%q is one argument too many: %s", args[len(names)], cmd.UseLine())
+		}
+		return nil
 	}
 }
 

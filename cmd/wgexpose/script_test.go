@@ -49,14 +49,14 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(home, "run"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start":    startProcess,
-			"await":    awaitLine,
-			"stop":     stopProcess,
-			"ended":    endedProcess,
-			"code":     exitsWith,
-			"upstream": startUpstream,
-			"fetch":    fetch,
-			"talk":     talk,
+			"start":     startProcess,
+			"await":     awaitLine,
+			"interrupt": stopProcess,
+			"ended":     endedProcess,
+			"code":      exitsWith,
+			"upstream":  startUpstream,
+			"fetch":     fetch,
+			"talk":      talk,
 		},
 		Condition: func(name string) (bool, error) {
 			switch name {
@@ -170,10 +170,10 @@ func awaitLine(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop NAME [CODE]: interrupts the program and checks how it ends.
+// interrupt NAME [CODE]: interrupts the program and checks how it ends.
 func stopProcess(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: stop NAME [CODE]")
+		ts.Fatalf("usage: interrupt NAME [CODE]")
 	}
 	p, want := named(ts, args[0]), 0
 	if len(args) > 1 {

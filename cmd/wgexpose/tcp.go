@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -11,8 +10,7 @@ import (
 )
 
 func (a *app) tcpCommand() *cobra.Command {
-	var name, proxyProtocol string
-	var port uint16
+	var name, port, proxyProtocol string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "tcp TARGET",
@@ -26,11 +24,11 @@ the same name.`,
 		Example: `  wgexpose tcp 22
   wgexpose tcp 192.168.1.10:22 --port 20022 --name nas-ssh
   wgexpose tcp 25 --proxy-protocol v2`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.TCP), "upstream": args[0]}
-			if port != 0 {
-				values["port"] = strconv.Itoa(int(port))
+			if port != "" && port != "0" {
+				values["port"] = port
 			}
 			if cmd.Flags().Changed("proxy-protocol") {
 				values["proxy_protocol"] = proxyProtocol
@@ -50,7 +48,7 @@ the same name.`,
 	}
 	configs.AgentFlags(cmd.Flags())
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the tunnel (default tcp-<port of the target>)")
-	cmd.Flags().Uint16Var(&port, "port", 0, "public `PORT` (default: the edge chooses)")
+	cmd.Flags().StringVar(&port, "port", "", "public `PORT` (default: the edge chooses)")
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
 	jsonFlag(cmd, &asJSON)
 	return cmd
