@@ -28,7 +28,14 @@ type Tunnel struct {
 
 // Validate says what makes a tunnel unusable.
 func (t Tunnel) Validate() error {
-	if err := t.Spec.Validate(); err != nil {
+	spec := t.Spec
+	if spec.ID == 0 {
+		spec.ID = 1 // Run draws one
+	}
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	if _, err := tunnel.ParseUpstream(t.Kind, t.Upstream); err != nil {
 		return err
 	}
 	switch {
