@@ -36,7 +36,7 @@ func makeSample(t testing.TB) sample {
 		}
 	}
 	var ops []store.Op
-	for i := range 150 {
+	for i := range 60 {
 		ops = append(ops, store.Op{Key: fmt.Sprintf("node/%010d", i), Value: bytes.Repeat([]byte{byte(i)}, 100+i*7%900)})
 	}
 	commit(ops...)
@@ -101,7 +101,7 @@ func (s sample) open(t testing.TB, file []byte) bool {
 	if state != s.states[1] && state != s.states[0] {
 		t.Fatalf("a damaged file was opened, and its content is another: %.200s", state)
 	}
-	for i := range 5 {
+	for i := range 2 {
 		if _, err := b.Commit(context.Background(), store.Op{Key: fmt.Sprint("new", i), Value: make([]byte, 3000)}); err != nil {
 			t.Fatalf("the file was opened, and cannot be written to: %v", err)
 		}
@@ -166,7 +166,7 @@ func TestOpenBoltFlipped(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed[0], seed[1]))
 	t.Logf("seed %d %d", seed[0], seed[1])
 	page := os.Getpagesize()
-	rounds := 800
+	rounds := 250
 	if testing.Short() {
 		rounds = 100
 	}

@@ -80,7 +80,7 @@ func commitForEver(path string) error {
 // TestBoltSurvivesKill kills a process that commits, again and again on one
 // file, and looks for everything that it was told is stored.
 func TestBoltSurvivesKill(t *testing.T) {
-	rounds := 40
+	rounds := 30
 	if testing.Short() {
 		rounds = 8
 	}

@@ -29,7 +29,7 @@ func listIsOneMoment(h *harness) {
 			}
 		})
 	}
-	for i := range 200 {
+	for i := range 80 {
 		h.commit(store.Op{Key: fmt.Sprintf("place/%d", i), Any: true}, set(fmt.Sprintf("place/%d", i+1), "token"))
 	}
 	stop()
