@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -73,6 +74,8 @@ func hostProblem(host string) string {
 	switch {
 	case len(host) > 4*maxHost: // more than any name's UTF-8
 		return "is too long"
+	case !utf8.ValidString(host): // IDNA would take it for other letters
+		return "is no text in UTF-8"
 	case strings.Contains(host, "://"):
 		return "is a URL; write the name alone"
 	case strings.ContainsAny(host, "/?#@\\"):
