@@ -228,7 +228,7 @@ func (d *Device) Peer(key keys.Public) (PeerStatus, bool, error) {
 // is sent, without an error, within 5 s of the last message of a handshake that
 // this device has sent to this peer; see [Device.Restart]. Unanswered messages
 // are sent again after 5 s, for 90 s. The peer drops a second message within
-// about 17 ms of the first.
+// about 20 ms of the first.
 func (d *Device) Handshake(key keys.Public) error {
 	peer, err := d.lookup(key)
 	if err != nil {
