@@ -22,7 +22,7 @@ const tunnelsKey = "tunnels"
 
 func agentSettings() []setting {
 	return []setting{
-		{"state", "", "state `DIR`ectory (default " + shown(statedir.AgentDefault) + ")"},
+		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}

@@ -35,7 +35,7 @@ type Edge struct {
 
 func edgeSettings() []setting {
 	return []setting{
-		{"state", "", "state `DIR`ectory (default " + shown(statedir.EdgeDefault) + ")"},
+		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.EdgeDefault) + ")"},
 		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start)"},
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
 		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard"},
@@ -44,7 +44,7 @@ func edgeSettings() []setting {
 		{"tls", "acme", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP)"},
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
-		{"public_https_port", "", "`PORT` in public addresses, when it is forwarded to that of --listen-https"},
+		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
 		{"log_level", "info", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},

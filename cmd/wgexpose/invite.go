@@ -74,7 +74,7 @@ join" on the private machine. It is a secret until it is used up or expired.`,
 	}
 	configs.EdgeStateFlags(cmd.Flags())
 	cmd.Flags().StringVar(&options.Name, "name", "", "`NAME` of the agent (default: it chooses)")
-	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N`umber of agents that may join with it")
+	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N` agents may join with it")
 	cmd.Flags().DurationVar(&options.TTL, "ttl", 24*time.Hour, "`TIME` until it expires, such as 30m or 72h")
 	jsonFlag(cmd, &asJSON)
 	return cmd

@@ -55,6 +55,7 @@ func TestScripts(t *testing.T) {
 			"ended":     endedProcess,
 			"code":      exitsWith,
 			"upstream":  startUpstream,
+			"expand":    expand,
 			"fetch":     fetch,
 			"talk":      talk,
 		},
@@ -251,6 +252,15 @@ func startUpstream(ts *testscript.TestScript, neg bool, args []string) {
 	_, port, err = net.SplitHostPort(echo.Addr().String())
 	ts.Check(err)
 	ts.Setenv(args[1], port)
+}
+
+// expand FILE: puts the values of variables into a file.
+func expand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: expand FILE")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
 // fetch [-ca FILE] URL ADDRESS: gets the URL from the address, and prints the
