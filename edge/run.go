@@ -173,7 +173,7 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	if !addr.Addr().IsValid() {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
 	}
-	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: creditBind{wg.UDP(addr), r.stack.Sent}, Logger: r.log})
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: creditBind{wg.UDPWith(addr, wg.UDPOptions{Logger: r.log}), r.stack.Sent}, Logger: r.log})
 	if err != nil {
 		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
 	}
