@@ -87,7 +87,7 @@ func (e *fakeEdge) start() {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	dev, err := wg.Open(wg.Config{Key: e.key, Tun: stack.Device(), Bind: creditBind{wg.UDP(e.addr), stack.Sent}})
+	dev, err := wg.Open(wg.Config{Key: e.key, Tun: stack.Device(), Bind: wg.UDP(e.addr), Sent: stack.Sent})
 	if err != nil {
 		e.t.Fatal(err)
 	}

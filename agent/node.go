@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.zx2c4.com/wireguard/conn"
-
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/wg"
@@ -47,8 +45,9 @@ func openNode(key keys.Private, addr netip.Addr, log *slog.Logger) (*node, error
 	dev, err := wg.Open(wg.Config{
 		Key:    key,
 		Tun:    stack.Device(),
-		Bind:   creditBind{wg.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)), stack.Sent},
+		Bind:   wg.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)),
 		Logger: log,
+		Sent:   stack.Sent,
 	})
 	if err != nil {
 		stack.Close()
@@ -63,18 +62,6 @@ func (n *node) close() {
 		n.dev.Close()
 		n.stack.Close()
 	})
-}
-
-// creditBind tells the stack what has left, so that it hands out more.
-type creditBind struct {
-	conn.Bind
-	sent func(packets int)
-}
-
-func (b creditBind) Send(bufs [][]byte, ep conn.Endpoint) error {
-	err := b.Bind.Send(bufs, ep)
-	b.sent(len(bufs))
-	return err
 }
 
 // received is how many bytes came from the peer so far.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.zx2c4.com/wireguard/conn"
 
 	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/control"
@@ -173,25 +172,13 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	if !addr.Addr().IsValid() {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
 	}
-	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: creditBind{wg.UDPWith(addr, wg.UDPOptions{Logger: r.log}), r.stack.Sent}, Logger: r.log})
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: wg.UDP(addr), Logger: r.log, Sent: r.stack.Sent})
 	if err != nil {
 		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
 	}
 	r.opened(r.dev.Close)
 	r.ready.WG = netip.AddrPortFrom(addr.Addr(), r.dev.Port())
 	return nil
-}
-
-// creditBind tells the stack what has left, so that it hands out more.
-type creditBind struct {
-	conn.Bind
-	sent func(packets int)
-}
-
-func (b creditBind) Send(bufs [][]byte, ep conn.Endpoint) error {
-	err := b.Bind.Send(bufs, ep)
-	b.sent(len(bufs))
-	return err
 }
 
 // openPublic makes the public side and the reconciler between the two.

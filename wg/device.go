@@ -29,6 +29,11 @@ type Config struct {
 	Tun    tun.Device   // closed with the device
 	Bind   conn.Bind    // opened and closed by the device
 	Logger *slog.Logger // nil discards
+	// Sent, if not nil, is called with the number of Tun's packets that have
+	// left, from several goroutines and for each batch: it lets Tun bound the
+	// packets that are under way. Packets for which there is no peer or no
+	// session are not told. It must not block.
+	Sent func(packets int)
 }
 
 // Peer is what is configured about a peer.
@@ -81,9 +86,13 @@ func Open(cfg Config) (*Device, error) {
 	if b, ok := cfg.Bind.(*UDPBind); ok {
 		b.setLogger(cfg.Logger)
 	}
+	bind := cfg.Bind
+	if cfg.Sent != nil {
+		bind = sentBind{cfg.Bind, cfg.Sent}
+	}
 	log := newBridge(cfg.Logger)
 	d := &Device{
-		dev:    device.NewDevice(cfg.Tun, cfg.Bind, log.logger()),
+		dev:    device.NewDevice(cfg.Tun, bind, log.logger()),
 		peers:  make(map[keys.Public]Peer),
 		owners: make(map[netip.Prefix]keys.Public),
 	}
