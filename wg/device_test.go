@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -196,6 +197,7 @@ func TestHandshakeAndRestart(t *testing.T) {
 	if got := peerOf(t, a, b).LastHandshake; got != first {
 		t.Error("Handshake began another within 5 s")
 	}
+	eventually(t, "b takes another message so soon", func() bool { return time.Since(first) > 30*time.Millisecond })
 	if err := a.Restart(b.pub); err != nil {
 		t.Fatal(err)
 	}
@@ -323,9 +325,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 func TestLogsHoldNoKeys(t *testing.T) {
 	var logged lockedBuffer
-	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := textLogger(&logged)
 	key, peer := newKey(t), newKey(t).Public()
 	d, err := Open(Config{Key: key, Tun: newFakeTun(), Bind: UDP(loopback4), Logger: log})
 	if err != nil {
