@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
 	"github.com/wgexpose/wgexpose/control"
 )
@@ -68,10 +69,21 @@ func (a *app) exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &settings) && settings.Usage():
 		return exitUsage
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && final(refused):
 		return exitRefused
 	}
 	return exitFailure
+}
+
+// final tells whether the edge's no will be the same the next time.
+func final(e *control.Error) bool {
+	switch e.Code {
+	case control.CodeInternal, control.CodeUnavailable: // the edge's own trouble
+		return false
+	case agent.CodeNameInUse: // said by another command on this machine
+		return false
+	}
+	return true
 }
 
 func (a *app) rootCommand() *cobra.Command {
