@@ -1,0 +1,14 @@
+// Package e2e tests the program as its users have it: the real binary, edge and
+// agent as processes of their own on this machine, and curl, OpenSSH and
+// browsers' protocols on both sides.
+//
+//	s := startSystem(t, web, shell)           // an edge, an agent, their tunnels
+//	curl(t, "--cacert", s.ca, s.url("web"))   // a visitor
+//
+// Run it with make e2e. A test that needs a program which is not installed
+// skips and names it; with WGEXPOSE_REQUIRE_TOOLS=1 it fails. With
+// WGEXPOSE_E2E_RACE=1 the binary is built with the race detector.
+//
+// Nothing here waits for a time to pass: processes tell what happens on their
+// standard output, and origins (package origin) are in the test's own hands.
+package e2e
