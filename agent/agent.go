@@ -2,13 +2,14 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"slices"
 	"time"
@@ -111,7 +112,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, tunnels: slices.Clone(cfg.Tunnels)}
+	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, tunnels: slices.Clone(cfg.Tunnels), process: rand.Text()}
 	r.last = make([]Event, len(r.tunnels))
 	r.refused = make([]bool, len(r.tunnels))
 	for i := range r.tunnels {
@@ -135,6 +136,7 @@ type runner struct {
 	key      keys.Private
 	log      *slog.Logger
 	tunnels  []Tunnel
+	process  string  // random; see control.Presence
 	attached bool    // has been a guest: whoever ends next is followed by this process
 	last     []Event // by tunnel, as last told
 	refused  []bool  // by tunnel
@@ -157,7 +159,7 @@ func (r *runner) run(ctx context.Context) error {
 		// The owner is only starting, or has just ended. Several guests may
 		// race for the lock.
 		select {
-		case <-time.After(5*time.Millisecond + rand.N(40*time.Millisecond)):
+		case <-time.After(5*time.Millisecond + mathrand.N(40*time.Millisecond)):
 		case <-ctx.Done():
 		}
 	}

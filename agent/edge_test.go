@@ -48,6 +48,7 @@ type fakeEdge struct {
 	specs    map[tunnel.NodeID][]tunnel.Spec
 	sets     [][]tunnel.Spec // every set that was published, in order
 	reports  []control.AgentEvent
+	opened   int // event streams, ever
 	nextID   uint32
 	changed  chan struct{} // closed and replaced at each change
 }
@@ -297,6 +298,7 @@ func (e *fakeEdge) Session(ctx context.Context, from tunnel.NodeID, stream *cont
 		}
 	}
 	e.sessions[from] = s
+	e.opened++
 	e.broadcastLocked()
 	e.mu.Unlock()
 	defer func() {
@@ -337,7 +339,10 @@ func (e *fakeEdge) Session(ctx context.Context, from tunnel.NodeID, stream *cont
 			if err := stream.Send(control.ServerEvent{Type: control.EventHeartbeat}); err != nil {
 				return err
 			}
-		case ev := <-s.end:
+		case ev, ok := <-s.end:
+			if !ok {
+				return nil
+			}
 			return errors.Join(stream.Send(ev), <-broken)
 		case err := <-broken:
 			return err

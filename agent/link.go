@@ -41,6 +41,12 @@ const (
 // one, because it has already given this one up.
 var errSessionOver = errors.New("the edge has ended the session")
 
+// errSuperseded ends a Run whose place another process has taken.
+var errSuperseded = &control.Error{
+	Code:    control.CodeSuperseded,
+	Message: "another process with this agent's key took its place at the edge (was the state directory copied to another machine?): run it in one place only, and let the other one join with an invite of its own",
+}
+
 // link is the connection to one edge, kept up for as long as run runs.
 //
 //	connecting ──→ up ──→ degraded ──→ up
@@ -53,6 +59,8 @@ type link struct {
 	overlay tunnel.Overlay
 	set     *set
 	log     *slog.Logger
+	process string // see control.Presence
+	again   bool   // there has been a session; used by session only
 
 	// hold is waited for before anything is published; see owner.
 	hold    <-chan struct{}
@@ -65,11 +73,11 @@ type report struct {
 	sent  chan struct{} // closed when it is on its way
 }
 
-func newLink(edge keys.Edge, key keys.Private, state edgesState, set *set, hold <-chan struct{}, log *slog.Logger) *link {
+func newLink(edge keys.Edge, key keys.Private, state edgesState, process string, set *set, hold <-chan struct{}, log *slog.Logger) *link {
 	name := edgeName(edge)
 	l := &link{
 		edge: edge, name: name, key: key, self: state.Node, overlay: state.Overlay,
-		set: set, hold: hold, reports: make(chan report, maxDials), log: log.With("edge", name),
+		process: process, set: set, hold: hold, reports: make(chan report, maxDials), log: log.With("edge", name),
 	}
 	set.join(l)
 	return l
@@ -140,7 +148,7 @@ func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
 	late := time.AfterFunc(connectTimeout, cut)
 	defer late.Stop()
 
-	stream, err := client.Events(life)
+	stream, err := client.EventsOf(life, control.Presence{Process: l.process, Again: l.again})
 	if err != nil {
 		return false, l.refusal(err)
 	}
@@ -155,6 +163,7 @@ func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
 	if !late.Stop() {
 		return false, errors.New("the edge's hello took too long")
 	}
+	l.again = true
 	l.log.Info("link is up", "domain", hello.Domain, "version", hello.Version)
 	l.set.linkState(l, LinkUp, "")
 
@@ -178,6 +187,8 @@ func (l *link) refusal(err error) error {
 	switch control.CodeOf(err) {
 	case control.CodeUnavailable, control.CodeInternal, control.CodeNotFound:
 		return errors.New(err.Error())
+	case control.CodeSuperseded:
+		return errSuperseded
 	}
 	return err
 }
@@ -200,7 +211,7 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, heard c
 		}
 		switch e.Type {
 		case control.EventSuperseded:
-			return &control.Error{Code: control.CodeSuperseded, Message: "another process that uses this agent's key took over its place at the edge (was the state directory copied?): stop one of the two, and join with a new invite on that machine"}
+			return errSuperseded
 		case control.EventRevoked:
 			msg := "this agent was revoked at the edge"
 			if e.Message != "" {

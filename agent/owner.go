@@ -70,7 +70,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	defer end()
 	var links errgroup.Group
 	for _, edge := range o.state.Edges {
-		l := newLink(edge, o.key, o.state, o.set, hold, o.log)
+		l := newLink(edge, o.key, o.state, r.process, o.set, hold, o.log)
 		links.Go(func() error {
 			err := l.run(life)
 			if err != nil {
@@ -84,9 +84,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	accept.Go(guests.accept)
 
 	err = r.consume(ctx, mine)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.drain)
-	o.set.withdraw(drain, mine)
-	cancel()
+	r.drain(ctx, o.set, mine)
 	end()
 	lerr := links.Wait()
 	if control.CodeOf(lerr) == "" { // a refusal came through the set already
@@ -96,6 +94,24 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	err = errors.Join(err, accept.Wait(), unlock())
 	guests.dismiss()
 	return err
+}
+
+// drain withdraws this process's tunnels, and tells the user of it.
+func (r *runner) drain(ctx context.Context, s *set, mine *claim) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.drain)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.withdraw(ctx, mine) }) // closes the inbox
+	for {
+		m, ok := mine.inbox.next(context.WithoutCancel(ctx))
+		if !ok {
+			break
+		}
+		if err := r.handle(m); err != nil {
+			r.log.Debug("refused while ending", "err", err)
+		}
+	}
+	wg.Wait()
 }
 
 // asControl makes any error fit to be told to guests.

@@ -76,8 +76,8 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 	}
 	s.claims = append(s.claims, c)
 	for _, v := range s.links {
-		if v.event.State != "" {
-			c.inbox.put(message{Type: msgEvent, Event: &v.event})
+		if e := v.event; e.State != "" {
+			c.inbox.put(message{Type: msgEvent, Event: &e})
 		}
 	}
 	table := maps.Clone(*s.table.Load())

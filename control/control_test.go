@@ -293,6 +293,46 @@ func TestSessionEndsWithError(t *testing.T) {
 	}
 }
 
+// TestPresence: the process that came last keeps a node's place.
+func TestPresence(t *testing.T) {
+	ended := make(chan struct{}, 8)
+	dial, _ := serve(t, fakeHandler{session: func(_ context.Context, _ tunnel.NodeID, s *Session) error {
+		defer func() { ended <- struct{}{} }()
+		if err := s.Send(ServerEvent{Type: EventHello, Session: "a"}); err != nil {
+			return err
+		}
+		for {
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+		}
+	}}, node(t, 300))
+	c := client(t, dial)
+	open := func(p Presence) *EventStream {
+		t.Helper()
+		s, err := c.EventsOf(t.Context(), p)
+		if err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	open(Presence{Process: "first"})
+	open(Presence{Process: "first", Again: true})
+	second := open(Presence{Process: "second"})
+	if _, err := c.EventsOf(t.Context(), Presence{Process: "first", Again: true}); CodeOf(err) != CodeSuperseded {
+		t.Errorf("the first process came back: %v", err)
+	}
+	open(Presence{}) // tells nothing, so nothing is known against it
+	open(Presence{Process: "second", Again: true})
+	third := open(Presence{Process: "third"})
+	second.Close()
+	third.Close()
+	<-ended
+	<-ended
+	open(Presence{Process: "first", Again: true}) // the place is free again
+}
+
 // TestSessionClose: a handler may end a Recv that waits in another goroutine.
 func TestSessionClose(t *testing.T) {
 	ended := make(chan error, 1)

@@ -22,6 +22,12 @@ type EventStream struct {
 // Events opens the event stream. It waits up to 10 s for the edge to answer;
 // ctx covers the whole life of the stream.
 func (c *Client) Events(ctx context.Context) (*EventStream, error) {
+	return c.EventsOf(ctx, Presence{})
+}
+
+// EventsOf is Events of a process that tells who it is. The error has
+// [CodeSuperseded] when another process took its place.
+func (c *Client) EventsOf(ctx context.Context, p Presence) (*EventStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	// Not a deadline of ctx, which would end the stream as well.
 	timer := time.AfterFunc(dialTimeout, cancel)
@@ -33,6 +39,7 @@ func (c *Client) Events(ctx context.Context) (*EventStream, error) {
 		return nil, fmt.Errorf("open event stream: %w", err)
 	}
 	r.Header.Set("Content-Type", "application/x-ndjson")
+	p.set(r.Header)
 	resp, err := c.http.Do(r)
 	if err != nil {
 		if !timer.Stop() {

@@ -47,6 +47,7 @@ type Server struct {
 	overlay tunnel.Overlay
 	handler Handler
 	log     *slog.Logger
+	streams streams
 }
 
 // NewServer returns a server for the nodes of overlay. A nil log discards.
@@ -54,7 +55,7 @@ func NewServer(overlay tunnel.Overlay, handler Handler, log *slog.Logger) *Serve
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{overlay: overlay, handler: handler, log: log}
+	return &Server{overlay: overlay, handler: handler, log: log, streams: streams{latest: map[tunnel.NodeID]*Presence{}}}
 }
 
 type nodeKey struct{}
@@ -182,6 +183,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, errors.New("connection without a node id"))
 		return
 	}
+	mine := s.streams.begin(from, presenceOf(r.Header))
+	if mine == nil {
+		s.refuse(w, r, &Error{Code: CodeSuperseded, Message: "another process with this agent's key has taken its place at the edge"})
+		return
+	}
+	defer s.streams.end(from, mine)
 	session := newSession(w, r.Body)
 	err := s.handler.Session(r.Context(), from, session)
 	session.Close()
