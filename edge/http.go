@@ -149,6 +149,7 @@ func (f *front) redirect(w http.ResponseWriter, r *http.Request) {
 		path += "?" + r.URL.RawQuery
 	}
 	w.Header().Set("Cache-Control", "no-cache") // the edge's port may change
+	proxy.AnswerNow(w, r)
 	http.Redirect(w, r, "https://"+host+path, http.StatusPermanentRedirect)
 }
 

@@ -15,7 +15,7 @@ const (
 	// lingerTime bounds how long net/http's server goes on reading such an upload
 	// so that the visitor reads our answer before the connection ends. The server
 	// bounds it in bytes (256 KiB), but not in time.
-	lingerTime = 5 * time.Second
+	lingerTime = 2 * time.Second
 )
 
 // answer is the way back to the visitor: the server's ResponseWriter with the
@@ -88,6 +88,18 @@ func (a *answer) finish() {
 		rc := http.NewResponseController(a.w)
 		a.body.stop(func() bool { return rc.SetReadDeadline(time.Now().Add(interruptTime)) == nil })
 		linger(rc)
+	}
+}
+
+// AnswerNow makes ready for an answer to r that does not look at its body. Without
+// it net/http's server reads up to 256 KiB of the body before it sends the first
+// byte of the answer, without a deadline; with it, the answer goes out at once and
+// the connection ends after it where the visitor has not sent all. The handler
+// must not read the body after it.
+func AnswerNow(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && !newUpload(r).done() {
+		w.Header().Set("Connection", "close")
+		linger(http.NewResponseController(w))
 	}
 }
 

@@ -84,10 +84,8 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
 		seconds := int64((p.RetryAfter + time.Second - 1) / time.Second)
 		h.Set("Retry-After", strconv.FormatInt(seconds, 10))
 	}
-	if _, ours := w.(*answer); !ours && r.ProtoMajor == 1 && !newUpload(r).done() {
-		// As in answer: at once, not after the upload, and nothing after it.
-		h.Set("Connection", "close")
-		defer linger(http.NewResponseController(w))
+	if _, ours := w.(*answer); !ours {
+		AnswerNow(w, r)
 	}
 	var body []byte
 	switch form := preferredForm(r.Header.Values("Accept")); form {
