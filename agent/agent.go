@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -187,7 +186,7 @@ func (r *runner) handle(m message) error {
 		if m.Error == nil {
 			return errors.New("the process that holds the links ended without a reason")
 		}
-		return m.Error
+		return fromControl(m.Error)
 	case msgEvent:
 		if m.Event == nil {
 			return nil
@@ -216,10 +215,7 @@ func (r *runner) tunnelEvent(m message) error {
 	if r.cfg.Keep && slices.Contains(r.refused, false) {
 		return nil
 	}
-	if m.Event.Error.Code == CodeNameInUse { // nothing of the edge's doing
-		return errors.New(m.Event.Error.Message)
-	}
-	return m.Event.Error
+	return fromControl(m.Event.Error)
 }
 
 func (r *runner) tell(e Event) {
@@ -235,8 +231,11 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	if errors.Is(err, statedir.ErrNotRunning) {
 		return false, nil
 	}
+	if ctx.Err() != nil {
+		return true, nil
+	}
 	if err != nil {
-		return ctx.Err() == nil, err
+		return true, err
 	}
 	c := newLocalConn(conn)
 	defer c.Close()
@@ -244,13 +243,13 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 		return false, nil //nolint:nilerr // the owner has just ended
 	}
 	var first message
-	switch err := c.read(&first, localTimeout); {
+	switch err := c.readSoon(&first); {
 	case err != nil:
 		return false, nil //nolint:nilerr // the owner has just ended
 	case first.Type == msgEnd:
 		return true, r.handle(first)
 	case first.Type != msgWelcome || first.Version != localVersion:
-		return true, versionError(0)
+		return true, fmt.Errorf("unexpected answer %q on %s", first.Type, socketFile)
 	}
 	r.attached = true
 	r.log.Debug("another process holds the links")
@@ -274,10 +273,7 @@ func (r *runner) follow(ctx context.Context, c *localConn) (over bool, err error
 	var refusal error
 	for {
 		var m message
-		line, err := readLimited(c.in)
-		if err == nil {
-			err = json.Unmarshal(line, &m)
-		}
+		err := c.read(&m)
 		switch {
 		case err != nil && (ctx.Err() != nil || refusal != nil):
 			return true, refusal

@@ -61,6 +61,7 @@ func TestRun(t *testing.T) {
 // TestGeneratedName: events and status have the name that the edge chose; the
 // wish stays open, so that the edge knows its own choice again.
 func TestGeneratedName(t *testing.T) {
+	t.Parallel() // it waits for the silence
 	e := newFakeEdge(t)
 	dir, j := joined(t, e)
 	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("", "8089")}})
@@ -80,6 +81,7 @@ func TestGeneratedName(t *testing.T) {
 // TestReconnect: an edge that crashes and comes back has the tunnels again,
 // the agent untouched.
 func TestReconnect(t *testing.T) {
+	t.Parallel() // it waits for the silence
 	e := newFakeEdge(t)
 	dir, j := joined(t, e)
 	up := listen(t)
@@ -111,6 +113,32 @@ func TestReconnect(t *testing.T) {
 	}
 	defer c.Close()
 	talk(t, c, "app")
+}
+
+// TestEdgeRestarts: an edge that calls its agents when it starts need not wait
+// for them to miss it.
+func TestEdgeRestarts(t *testing.T) {
+	t.Parallel()
+	e := newFakeEdge(t)
+	dir, j := joined(t, e)
+	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
+	_, n := r.tunnel(0, "app", TunnelUp)
+	before := e.published(j.Node, "app")
+	e.remember()
+	e.stop()
+	e.mu.Lock()
+	clear(e.specs)
+	e.mu.Unlock()
+	e.start()
+	ev, n := r.link(n, LinkDegraded)
+	if !strings.Contains(ev.Reason, "restarted") {
+		t.Errorf("reason %q", ev.Reason)
+	}
+	_, n = r.link(n, LinkUp)
+	r.tunnel(n, "app", TunnelUp)
+	if after := e.published(j.Node, "app"); after[0] != before[0] {
+		t.Errorf("published %+v, then %+v", before[0], after[0])
+	}
 }
 
 // TestStreamBreaks: when only the event stream ends, the agent is back at once
@@ -184,6 +212,7 @@ func TestRevoked(t *testing.T) {
 
 // TestSuperseded: two machines with one key do not fight; the later one stays.
 func TestSuperseded(t *testing.T) {
+	t.Parallel() // it waits for the silence
 	e := newFakeEdge(t)
 	dir, j := joined(t, e)
 	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})

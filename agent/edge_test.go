@@ -48,7 +48,8 @@ type fakeEdge struct {
 	specs    map[tunnel.NodeID][]tunnel.Spec
 	sets     [][]tunnel.Spec // every set that was published, in order
 	reports  []control.AgentEvent
-	opened   int // event streams, ever
+	opened   int                            // event streams, ever
+	where    map[keys.Public]netip.AddrPort // of peers, when the edge was stopped
 	nextID   uint32
 	changed  chan struct{} // closed and replaced at each change
 }
@@ -101,9 +102,31 @@ func (e *fakeEdge) start() {
 	e.stack, e.dev, e.cancel, e.served = stack, dev, cancel, make(chan error, 1)
 	for key, id := range e.peers {
 		e.addPeer(key, id)
+		if addr, ok := e.where[key]; ok { // call it, as an edge does
+			if err := errors.Join(dev.SetPeer(wg.Peer{Key: key, Endpoint: addr, AllowedIPs: []netip.Prefix{e.overlay.NodePrefix(id)}}), dev.Handshake(key)); err != nil {
+				e.t.Fatal(err)
+			}
+		}
 	}
 	served := e.served
 	go func() { served <- control.NewServer(e.overlay, e, nil).Serve(ctx, l) }()
+}
+
+// remember has the edge call its peers when it starts the next time.
+func (e *fakeEdge) remember() {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	peers, err := e.dev.Peers()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.where = map[keys.Public]netip.AddrPort{}
+	for _, p := range peers {
+		if p.Endpoint.IsValid() {
+			e.where[p.Key] = p.Endpoint
+		}
+	}
 }
 
 // stop ends the edge as a crash would: nobody is told.

@@ -34,6 +34,8 @@ type served struct {
 	conns  gate            // running connections, dials included
 	ctx    context.Context // of its connections: outlives the withdrawal until the drain is over
 	cancel context.CancelFunc
+	dial   context.Context // of dials under way: ends with the withdrawal
+	hangUp context.CancelFunc
 
 	// The rest is guarded by set.mu.
 	named   string                      // by the user, else by the edge; "" until then
@@ -48,13 +50,15 @@ func newServed(t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
 		dials: make(chan struct{}, maxDials), answers: map[*link]control.Published{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.dial, s.hangUp = context.WithCancel(s.ctx)
 	return s
 }
 
 // drain waits for the running connections until ctx ends, then aborts them.
-// No new ones get in.
+// No new ones get in, and those that wait for the upstream are refused.
 func (t *served) drain(ctx context.Context) {
 	empty := t.conns.shut()
+	t.hangUp()
 	select {
 	case <-empty:
 	case <-ctx.Done():
@@ -99,8 +103,8 @@ func (f *forwarder) handle(r *netstack.Request) {
 }
 
 func (f *forwarder) serve(t *served, r *netstack.Request) {
-	visitor := f.visitor(r.From())
-	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitor.String(), "upstream", t.Spec.Upstream)
+	visitor, ok := f.visitor(r.From())
+	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, ok), "upstream", t.Spec.Upstream)
 	select {
 	case t.dials <- struct{}{}:
 	default:
@@ -108,9 +112,9 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 		r.Reject()
 		return
 	}
-	up, failure := dialUpstream(t.ctx, t.upstream, t.InsecureUpstreamTLS)
+	up, failure := dialUpstream(t.dial, t.upstream, t.InsecureUpstreamTLS)
 	<-t.dials
-	if t.ctx.Err() != nil { // the drain is over; nothing is known of the upstream
+	if t.dial.Err() != nil { // withdrawn meanwhile; nothing is known of the upstream
 		if up != nil {
 			up.Close()
 		}
@@ -137,16 +141,14 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 		up.Close()
 		return
 	}
-	f.relay(t, c, up, visitor, log)
-}
-
-func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger) {
-	// Connections without a visitor are those that an edge shares between
-	// HTTP visitors; the edge's log has the requests.
 	level := slog.LevelInfo
-	if !visitor.IsValid() {
+	if !ok { // shared between visitors, whose requests the edge's log has
 		level = slog.LevelDebug
 	}
+	f.relay(t, c, up, visitor, log, level)
+}
+
+func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger, level slog.Level) {
 	log.Log(t.ctx, level, "connection opened")
 	start := time.Now()
 	if t.ProxyProtocol != 0 {
@@ -175,12 +177,23 @@ func writeHeader(up net.Conn, version int, visitor netip.AddrPort) error {
 	return up.SetWriteDeadline(time.Time{})
 }
 
-// visitor is who is behind a source address of the overlay. It is zero for
-// visitors that have no address to tell, and for the edge itself.
-func (f *forwarder) visitor(from netip.AddrPort) netip.AddrPort {
-	addr, ok := f.overlay.Visitor(from.Addr())
-	if !ok {
-		return netip.AddrPort{}
+// visitor is who is behind a source address of the overlay. It is zero for a
+// visitor who has no address to tell. one is false for the edge itself, which
+// shares its connections between visitors.
+func (f *forwarder) visitor(from netip.AddrPort) (who netip.AddrPort, one bool) {
+	if addr, ok := f.overlay.Visitor(from.Addr()); ok {
+		return netip.AddrPortFrom(addr, from.Port()), true
 	}
-	return netip.AddrPortFrom(addr, from.Port())
+	_, kind, _, ok := f.overlay.Parse(from.Addr())
+	return netip.AddrPort{}, !ok || kind != tunnel.KindNode
+}
+
+func visitorText(who netip.AddrPort, one bool) string {
+	switch {
+	case who.IsValid():
+		return who.String()
+	case one:
+		return "unnamed"
+	}
+	return "the edge"
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -104,6 +105,7 @@ func (l *link) run(ctx context.Context) error {
 	for attempts := 0; ; attempts++ {
 		up, err := l.session(ctx, n)
 		if ctx.Err() != nil {
+			l.set.linkState(l, LinkDown, "the command that held the link has ended")
 			return nil
 		}
 		if control.CodeOf(err) != "" {
@@ -122,7 +124,6 @@ func (l *link) run(ctx context.Context) error {
 		select {
 		case <-time.After(pause/2 + rand.N(pause/2+100*time.Millisecond)):
 		case <-ctx.Done():
-			return nil
 		}
 	}
 }
@@ -170,8 +171,9 @@ func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
 	g, gctx := errgroup.WithContext(life)
 	heard := make(chan struct{}, 1)
 	g.Go(func() error { return l.receive(ctx, stream, heard) })
-	g.Go(func() error { return l.watch(gctx, n, heard) })
-	g.Go(func() error { return l.send(gctx, ctx, stream) })
+	ask := make(chan struct{}, 1)
+	g.Go(func() error { return l.watch(gctx, n, heard, ask) })
+	g.Go(func() error { return l.send(gctx, ctx, stream, ask) })
 	g.Go(func() error { return l.publish(gctx, client, hello.Session) })
 	g.Go(func() error {
 		<-gctx.Done()
@@ -202,6 +204,8 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, heard c
 			return ctx.Err()
 		case errors.Is(err, io.EOF):
 			return errors.New("the edge closed the connection")
+		case errors.Is(err, syscall.ECONNRESET):
+			return errors.New("the edge does not know the connection any more; it was restarted")
 		case err != nil:
 			return fmt.Errorf("the connection to the edge broke: %w", err)
 		}
@@ -226,13 +230,18 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, heard c
 
 // watch returns an error when the edge is silent for too long. Bulk traffic
 // may hold up events; WireGuard's count of received bytes then shows that the
-// edge lives.
-func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}) error {
+// edge lives. A handshake that the edge began may mean that it was started
+// anew and knows nothing of this stream: an event at once, through ask, is
+// answered with a reset then, which is sooner known than the next heartbeat.
+func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask chan<- struct{}) error {
 	tick := time.NewTicker(silence / 10)
 	defer tick.Stop()
 	event := time.Now()
 	sign := event
-	var last uint64
+	last, err := n.peer(l.edge.Key)
+	if err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-heard:
@@ -243,39 +252,48 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}) error 
 			return nil
 		case <-tick.C:
 		}
-		rx, err := n.received(l.edge.Key)
+		now, err := n.peer(l.edge.Key)
 		if err != nil {
 			return err
 		}
-		if rx != last {
-			last, sign = rx, time.Now()
+		if now.RxBytes != last.RxBytes {
+			sign = time.Now()
 		}
+		if !now.LastHandshake.Equal(last.LastHandshake) {
+			select {
+			case ask <- struct{}{}:
+			default:
+			}
+		}
+		last = now
 		if time.Since(sign) > silence || time.Since(event) > maxSilence {
 			return fmt.Errorf("nothing heard from the edge for %v", silence)
 		}
 	}
 }
 
-// send sends heartbeats and reports, and the end of the stream when bye ends.
-func (l *link) send(ctx, bye context.Context, stream *control.EventStream) error {
+// send sends heartbeats, one when asked to, and reports, and the end of the
+// stream when bye ends.
+func (l *link) send(ctx, bye context.Context, stream *control.EventStream, ask <-chan struct{}) error {
 	beat := time.NewTicker(control.Heartbeat)
 	defer beat.Stop()
 	for {
+		var err error
 		select {
 		case <-beat.C:
-			if err := stream.Send(control.AgentEvent{Type: control.EventHeartbeat}); err != nil {
-				return err
-			}
+			err = stream.Send(control.AgentEvent{Type: control.EventHeartbeat})
+		case <-ask:
+			err = stream.Send(control.AgentEvent{Type: control.EventHeartbeat})
 		case r := <-l.reports:
-			err := stream.Send(r.event)
+			err = stream.Send(r.event)
 			close(r.sent)
-			if err != nil {
-				return err
-			}
 		case <-bye.Done():
 			return stream.CloseSend()
 		case <-ctx.Done():
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 }

@@ -145,21 +145,24 @@ func (c *localConn) write(v any) error {
 	return err
 }
 
-// read waits for a line, without limit when timeout is 0. The error is io.EOF
-// when the other end has gone.
-func (c *localConn) read(v any, timeout time.Duration) error {
-	var deadline time.Time
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
-	}
-	if err := c.SetReadDeadline(deadline); err != nil {
-		return err
-	}
+// read waits for a line. The error is io.EOF when the other end has gone.
+func (c *localConn) read(v any) error {
 	line, err := readLimited(c.in)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(line, v)
+}
+
+// readSoon is read of a line that must come within localTimeout.
+func (c *localConn) readSoon(v any) error {
+	if err := c.SetReadDeadline(time.Now().Add(localTimeout)); err != nil {
+		return err
+	}
+	if err := c.read(v); err != nil {
+		return err
+	}
+	return c.SetReadDeadline(time.Time{}) // the next line may take its time
 }
 
 // readLimited reads a line of less than maxLocalLine bytes.
@@ -182,8 +185,28 @@ func readLimited(in *bufio.Reader) ([]byte, error) {
 	}
 }
 
+// codeLocal marks an error that no edge has to do with.
+const codeLocal = "local"
+
+// asControl makes any error fit for a message.
+func asControl(err error) *control.Error {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &control.Error{Code: codeLocal, Message: err.Error()}
+}
+
+// fromControl is the inverse: only what the edge said remains a *control.Error.
+func fromControl(e *control.Error) error {
+	if e.Code == codeLocal || e.Code == CodeNameInUse {
+		return errors.New(e.Message)
+	}
+	return e
+}
+
 // versionError tells a command that the owner is of another version.
 func versionError(pid int) *control.Error {
-	return &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf(
+	return &control.Error{Code: codeLocal, Message: fmt.Sprintf(
 		"the wgexpose command that serves this state directory (process %d) is of another version: stop it, and start all of them with the same version", pid)}
 }

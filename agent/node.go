@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,10 @@ import (
 )
 
 const (
+	// handshakePause keeps handshakes apart: an edge drops one that comes
+	// within 20 ms of the one before as a flood (wireguard-go,
+	// device/constants.go, HandshakeInitationRate).
+	handshakePause = 50 * time.Millisecond
 	// timeWait is short because an agent mostly closes second, and a visitor's
 	// port that comes again must not be swallowed.
 	timeWait = time.Millisecond
@@ -31,8 +36,9 @@ const (
 type node struct {
 	stack     *netstack.Stack
 	dev       *wg.Device
-	keepalive time.Duration // of the peer; see try
-	once      sync.Once     // of close
+	keepalive time.Duration  // of the peer; see try
+	good      netip.AddrPort // the endpoint that answered last
+	once      sync.Once      // of close
 }
 
 // openNode opens the overlay node with the given key and address, on a UDP
@@ -64,16 +70,13 @@ func (n *node) close() {
 	})
 }
 
-// received is how many bytes came from the peer so far.
-func (n *node) received(key keys.Public) (uint64, error) {
+// peer is how the peer is doing.
+func (n *node) peer(key keys.Public) (wg.PeerStatus, error) {
 	p, ok, err := n.dev.Peer(key)
-	if err != nil {
-		return 0, err
+	if err == nil && !ok {
+		err = errors.New("the edge is no peer of this device")
 	}
-	if !ok {
-		return 0, errors.New("the edge is no peer of this device")
-	}
-	return p.RxBytes, nil
+	return p, err
 }
 
 // unreachableError says that no endpoint of an edge answered.
@@ -107,12 +110,19 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 	if err != nil {
 		return err
 	}
+	select {
+	case <-time.After(handshakePause - time.Since(before)):
+	case <-ctx.Done():
+	}
 	// An answer may take longer than the patience with one endpoint, which
 	// therefore grows.
 	for patience := time.Second; ctx.Err() == nil; patience += time.Second {
 		addrs, err := resolve(ctx, edge)
 		if err != nil && ctx.Err() == nil {
 			fail.err = err
+		}
+		if i := slices.Index(addrs, n.good); i > 0 {
+			addrs[0], addrs[i] = addrs[i], addrs[0]
 		}
 		for _, addr := range addrs {
 			fail.note(addr)
@@ -132,13 +142,9 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 }
 
 func (e *unreachableError) note(addr netip.AddrPort) {
-	s := addr.String()
-	for _, t := range e.tried {
-		if t == s {
-			return
-		}
+	if s := addr.String(); !slices.Contains(e.tried, s) {
+		e.tried = append(e.tried, s)
 	}
-	e.tried = append(e.tried, s)
 }
 
 // try asks for a handshake at addr and waits for one that is newer than
@@ -165,6 +171,7 @@ func (n *node) try(ctx context.Context, key keys.Public, addr netip.AddrPort, pa
 		if !last.Equal(before) {
 			// Not before: turning it on begins a handshake of its own, and the
 			// edge takes the second of two that come together for a flood.
+			n.good = addr
 			n.keepalive, peer.Keepalive, peer.Endpoint = keepalive, keepalive, netip.AddrPort{}
 			return true, n.dev.SetPeer(peer)
 		}

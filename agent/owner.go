@@ -68,15 +68,13 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	// Links and guests outlive ctx: the drain needs them.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var links errgroup.Group
+	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
 		l := newLink(edge, o.key, o.state, r.process, o.set, hold, o.log)
-		links.Go(func() error {
-			err := l.run(life)
-			if err != nil {
-				o.set.stop(asControl(err))
+		links.Go(func() {
+			if err := l.run(life); err != nil {
+				o.set.stop(asControl(err)) // ends consume, with this error
 			}
-			return err
 		})
 	}
 	guests := newGuests(o, listener)
@@ -86,10 +84,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	err = r.consume(ctx, mine)
 	r.drain(ctx, o.set, mine)
 	end()
-	lerr := links.Wait()
-	if control.CodeOf(lerr) == "" { // a refusal came through the set already
-		err = errors.Join(err, lerr)
-	}
+	links.Wait()
 	listener.Close()
 	err = errors.Join(err, accept.Wait(), unlock())
 	guests.dismiss()
@@ -112,15 +107,10 @@ func (r *runner) drain(ctx context.Context, s *set, mine *claim) {
 		}
 	}
 	wg.Wait()
-}
-
-// asControl makes any error fit to be told to guests.
-func asControl(err error) *control.Error {
-	var e *control.Error
-	if errors.As(err, &e) {
-		return e
+	// Guests whose user pressed Ctrl-C for all are on their way, too.
+	if err := s.settle(ctx); err != nil {
+		r.log.Debug("ended before a guest had withdrawn", "err", err)
 	}
-	return &control.Error{Code: control.CodeInternal, Message: err.Error()}
 }
 
 // guests serves agent.sock.
@@ -169,7 +159,7 @@ func (g *guests) dismiss() {
 
 func (g *guests) serve(c *localConn) error {
 	var req request
-	if err := c.read(&req, localTimeout); err != nil {
+	if err := c.readSoon(&req); err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
 	if req.Version != localVersion {
@@ -182,7 +172,7 @@ func (g *guests) serve(c *localConn) error {
 	case askRun:
 		return g.run(c, req)
 	}
-	return c.write(message{Version: localVersion, Type: msgEnd, Error: &control.Error{Code: control.CodeBadRequest, Message: "unknown request " + req.Type}})
+	return c.write(message{Version: localVersion, Type: msgEnd, Error: &control.Error{Code: codeLocal, Message: "unknown request " + req.Type}})
 }
 
 // run serves one guest's tunnels until it withdraws them or has gone, or the
@@ -202,7 +192,7 @@ func (g *guests) run(c *localConn, req request) error {
 
 	// The reader ends with the guest's wish to withdraw, or its end.
 	left := make(chan error, 1)
-	g.wg.Go(func() { left <- c.read(&request{}, 0) })
+	g.wg.Go(func() { left <- c.read(&request{}) })
 	var writer errgroup.Group
 	writer.Go(func() error {
 		for {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/statedir"
@@ -330,7 +331,7 @@ func TestOwnerOfAnotherVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		var m message
-		if err := c.read(&m, patience); err != nil || m.Type != msgEnd || m.Error == nil || m.Error.Message == "" {
+		if err := c.readSoon(&m); err != nil || m.Type != msgEnd || m.Error == nil || m.Error.Message == "" {
 			t.Errorf("%s: %+v, %v", line, m, err)
 		}
 		c.Close()
@@ -349,6 +350,31 @@ func TestOwnerOfAnotherVersion(t *testing.T) {
 	if st, err := ReadStatus(t.Context(), dir); err != nil || len(st.Tunnels) != 1 {
 		t.Errorf("status after all that: %+v, %v", st, err)
 	}
+}
+
+// TestLocalReadSoon: the deadline of one line is not that of the next.
+func TestLocalReadSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer a.Close()
+		defer b.Close()
+		go func() {
+			io.WriteString(b, "{\"type\":\"welcome\"}\n")
+			time.Sleep(10 * localTimeout)
+			io.WriteString(b, "{\"type\":\"bye\"}\n")
+		}()
+		c := newLocalConn(a)
+		var m message
+		if err := c.readSoon(&m); err != nil || m.Type != msgWelcome {
+			t.Fatalf("first: %+v, %v", m, err)
+		}
+		if err := c.read(&m); err != nil || m.Type != msgBye {
+			t.Errorf("second: %+v, %v", m, err)
+		}
+		if err := c.readSoon(&m); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("nothing came: %v", err)
+		}
+	})
 }
 
 func TestInbox(t *testing.T) {

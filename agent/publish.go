@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,6 +25,7 @@ type claim struct {
 	pid     int
 	tunnels []*served
 	inbox   *inbox
+	leaving bool // guarded by set.mu: is being withdrawn
 }
 
 // set is what the processes of one state directory want published, and what
@@ -64,8 +66,8 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 	c := &claim{pid: pid, inbox: newInbox()}
 	for i, t := range tunnels {
 		u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
-		if err != nil {
-			return nil, &control.Error{Code: control.CodeBadRequest, Message: fmt.Sprintf("tunnel %s: %v", t.Name, err)}
+		if err = errors.Join(err, t.Validate()); err != nil {
+			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
 		c.tunnels = append(c.tunnels, newServed(t, u, c, i))
 	}
@@ -141,6 +143,7 @@ func freeID(taken map[tunnel.ID]*served) tunnel.ID {
 // are refused, running connections may finish until ctx ends.
 func (s *set) withdraw(ctx context.Context, c *claim) {
 	s.mu.Lock()
+	c.leaving = true
 	mine := func(t *served) bool { return t.claim == c }
 	s.wanted = slices.DeleteFunc(s.wanted, mine)
 	s.version++
@@ -178,8 +181,14 @@ func (s *set) withdraw(ctx context.Context, c *claim) {
 
 	s.mu.Lock()
 	s.claims = slices.DeleteFunc(s.claims, func(o *claim) bool { return o == c })
+	s.broadcastLocked()
 	s.mu.Unlock()
 	c.inbox.close()
+}
+
+// settle waits for withdrawals that have begun.
+func (s *set) settle(ctx context.Context) error {
+	return s.wait(ctx, func() bool { return !slices.ContainsFunc(s.claims, func(c *claim) bool { return c.leaving }) })
 }
 
 // wait blocks until cond, which is called with the lock held, is true.

@@ -70,12 +70,12 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 		return Status{}, fmt.Errorf("status: %w", err)
 	}
 	var m message
-	if err := c.read(&m, localTimeout); err != nil {
+	if err := c.readSoon(&m); err != nil {
 		return Status{}, fmt.Errorf("status: %w", err)
 	}
 	switch {
 	case m.Type == msgEnd && m.Error != nil:
-		return Status{}, m.Error
+		return Status{}, fromControl(m.Error)
 	case m.Type != msgStatus || m.Status == nil:
 		return Status{}, fmt.Errorf("status: unexpected answer %q", m.Type)
 	}
