@@ -212,6 +212,38 @@ func TestForwardKeepsVisitorAndDestination(t *testing.T) {
 	}
 }
 
+// A dial that names no source comes from the node itself, whatever addresses
+// other connections have borrowed meanwhile.
+func TestDialFromTheNodeItself(t *testing.T) {
+	a, b := wired(t, nil)
+	from := make(chan netip.Addr, 1)
+	b.ForwardTCP(func(r *Request) {
+		c, err := r.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		from <- r.From().Addr()
+		io.Copy(io.Discard, c)
+		c.Close()
+	})
+	to := netip.AddrPortFrom(addrB, 1)
+	for _, visitor := range []string{"fd00:2::2", "fd00:1::2:0:1", "64:ff9b::203.0.113.7", "2001:db8::1"} {
+		defer dial(t, a, netip.AddrPortFrom(netip.MustParseAddr(visitor), 999), to).Close()
+		if got := <-from; got != netip.MustParseAddr(visitor) {
+			t.Fatalf("visitor %v came from %v", visitor, got)
+		}
+		own := dial(t, a, netip.AddrPort{}, to)
+		defer own.Close()
+		if got := <-from; got != addrA {
+			t.Fatalf("own connection came from %v, want %v", got, addrA)
+		}
+		if got := own.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != addrA {
+			t.Fatalf("own connection says that it is from %v, want %v", got, addrA)
+		}
+	}
+}
+
 func TestRejectIsRefused(t *testing.T) {
 	a, b := wired(t, nil)
 	b.ForwardTCP(func(r *Request) { r.Reject() })

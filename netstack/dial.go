@@ -53,11 +53,11 @@ func (s *Stack) dial(ctx context.Context, from, to netip.AddrPort) (*Conn, error
 	if !from.Addr().IsValid() {
 		from = netip.AddrPortFrom(s.addr, from.Port())
 	}
-	if from.Addr() != s.addr || from.Port() != 0 {
-		if terr := ep.Bind(fullAddress(from)); terr != nil {
-			ep.Close()
-			return nil, fmt.Errorf("bind %v: %w", from, translate(terr))
-		}
+	// The node's own address is bound too: left to choose, gVisor may take any
+	// address that the link has at the moment, a visitor's for instance.
+	if terr := ep.Bind(fullAddress(from)); terr != nil {
+		ep.Close()
+		return nil, fmt.Errorf("bind %v: %w", from, translate(terr))
 	}
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	wq.EventRegister(&entry)
