@@ -160,12 +160,12 @@ func OpenAdmin(ctx context.Context, dir *statedir.Dir) (Admin, error) {
 
 // openStopped opens the database of an edge that does not run. It makes none.
 func openStopped(dir *statedir.Dir) (*store.Bolt, error) {
-	if err := dir.CheckVersion(stateVersion); err != nil {
-		return nil, err
-	}
 	if _, err := os.Stat(dir.Path(dbFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no edge in %s yet: start it first, with wgexpose edge, or name its state directory with --state", dir)
 	} else if err != nil {
+		return nil, err
+	}
+	if err := dir.CheckVersion(stateVersion); err != nil {
 		return nil, err
 	}
 	return store.OpenBolt(dir.Path(dbFile))

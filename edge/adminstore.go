@@ -44,7 +44,7 @@ func (a *storeAdmin) Close() error { return a.close() }
 
 // change commits what plan wants, and returns when it has taken effect.
 func (a *storeAdmin) change(ctx context.Context, plan func(*snapshot) ([]store.Op, error)) error {
-	rev, err := commit(ctx, a.store, plan)
+	rev, err := commit(ctx, a.store, nil, plan)
 	if err != nil || a.live == nil {
 		return err
 	}

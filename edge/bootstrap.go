@@ -53,7 +53,7 @@ func whileLocked(ctx context.Context, try func() error) error {
 // bootstrap makes the store that of an edge with this key and domain, and gives
 // the settings. At the first start it draws the overlay.
 func bootstrap(ctx context.Context, s store.Store, key keys.Public, domain string, now time.Time) (settings store.Settings, was string, err error) {
-	_, err = commit(ctx, s, func(snap *snapshot) ([]store.Op, error) {
+	_, err = commit(ctx, s, nil, func(snap *snapshot) ([]store.Op, error) {
 		settings, was = snap.settings.Value, snap.settings.Value.Domain
 		var ops []op
 		if snap.settings.Revision == 0 {
@@ -97,7 +97,7 @@ func selfOps(snap *snapshot, key keys.Public, now time.Time) ([]op, error) {
 
 // saveServing keeps how the edge is reached, for when it is stopped.
 func saveServing(ctx context.Context, s store.Store, sv serving) error {
-	_, err := commit(ctx, s, func(snap *snapshot) ([]store.Op, error) {
+	_, err := commit(ctx, s, nil, func(snap *snapshot) ([]store.Op, error) {
 		if snap.serving.Revision != 0 && snap.serving.Value == sv {
 			return nil, nil
 		}

@@ -155,7 +155,7 @@ func freeAgentName(snap *snapshot, name string) string {
 // Enroll implements control.Handler.
 func (r *running) Enroll(ctx context.Context, from tunnel.NodeID, req control.EnrollRequest) (control.EnrollReply, error) {
 	var got enrolled
-	rev, err := commit(ctx, r.store, func(snap *snapshot) (ops []store.Op, err error) {
+	rev, err := commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) (ops []store.Op, err error) {
 		got, err = planEnroll(snap, from, req, time.Now().UTC())
 		return got.ops, err
 	})

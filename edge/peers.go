@@ -61,7 +61,7 @@ func (r *running) observeOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask WireGuard for its peers: %w", err)
 	}
-	_, err = commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
+	_, err = commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
 	return err
 }
 
@@ -74,7 +74,7 @@ func (r *running) seen(ctx context.Context, node store.Node) error {
 	if !ok {
 		return revokedError() // between the look into the store and now
 	}
-	_, err = commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) {
+	_, err = commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) {
 		return planObserved(snap, []wg.PeerStatus{peer})
 	})
 	return err
@@ -166,7 +166,7 @@ func (r *running) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		_, err := commit(ctx, r.store, func(snap *snapshot) ([]store.Op, error) {
+		_, err := commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) {
 			return sweeper{
 				now: time.Now().UTC(), started: started, generated: r.timing.Generated,
 				up: func(id tunnel.NodeID) bool { up, _ := r.sessions.state(id); return up },

@@ -60,6 +60,7 @@ type reconciler struct {
 	reconcilerConfig
 	set   map[keys.Public]knownPeer // peers that are set; used by the one goroutine
 	table atomic.Pointer[tunnel.Table]
+	snap  atomic.Pointer[snapshot] // what was last applied; nil before the first pass
 
 	mu    sync.Mutex       // guards ports
 	ports map[uint16]error // public TCP ports of the table; nil: open
@@ -225,6 +226,7 @@ func (r *reconciler) pass(ctx context.Context) error {
 	if err != nil {
 		r.log.Error("not all changes could be applied; they are tried again", "err", err)
 	}
+	r.snap.Store(snap)
 	r.applied.set(snap.rev, err)
 	return nil
 }

@@ -48,6 +48,8 @@ type running struct {
 	admin     net.Listener
 	ready     Ready
 
+	publishing chan struct{} // capacity 1: held while one agent's tunnels are planned and applied
+
 	undo []func() error // what to close, in the order that it was opened
 }
 
@@ -55,7 +57,7 @@ type running struct {
 // releases everything and returns nil. It returns early with an error only when
 // the edge cannot start or cannot go on.
 func (e *Edge) Run(ctx context.Context) (err error) {
-	r := &running{cfg: e.cfg, timing: e.cfg.Timing, log: e.log}
+	r := &running{cfg: e.cfg, timing: e.cfg.Timing, log: e.log, publishing: make(chan struct{}, 1)}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.open(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {

@@ -215,8 +215,9 @@ type lifeline struct {
 // heard notes an event.
 func (l *lifeline) heard(now time.Time) { l.last, l.watching = now, false }
 
-// overdue tells whether WireGuard's count is needed to judge.
-func (l *lifeline) overdue(now time.Time) bool { return now.Sub(l.last) > l.heartbeat+l.heartbeat/4 }
+// overdue is after how long without an event WireGuard's count is needed to
+// judge.
+func (l *lifeline) overdue() time.Duration { return l.heartbeat + l.heartbeat/4 }
 
 // look judges with WireGuard's count of received bytes. The first look after an
 // event only notes the count: what came before it may be older than the event.
@@ -260,15 +261,17 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 
 	beat := time.NewTicker(h.timing.Heartbeat)
 	defer beat.Stop()
-	look := time.NewTicker(max(h.timing.Away/20, time.Millisecond))
-	defer look.Stop()
 	line := lifeline{heartbeat: h.timing.Heartbeat, away: h.timing.Away}
 	line.heard(time.Now())
+	// Armed while events are overdue and the agent counts as up.
+	look := time.NewTimer(line.overdue())
+	defer look.Stop()
 	for {
 		var err error
 		select {
 		case ev := <-events:
 			line.heard(time.Now())
+			look.Reset(line.overdue())
 			live.Heard()
 			h.turn(s, node, true)
 			if ev.Type == control.EventUpstream {
@@ -284,19 +287,17 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			}
 			return h.linger(ctx, events, broken)
 		case now := <-look.C:
-			if !line.overdue(now) {
-				continue
-			}
 			var rx uint64
 			if rx, err = h.received(node.Key); err != nil {
 				break
 			}
 			if line.look(now, rx) {
 				live.Heard()
-				h.turn(s, node, true)
 			}
 			if line.isAway(now) {
-				h.turn(s, node, false)
+				h.turn(s, node, false) // until the next event
+			} else {
+				look.Reset(max(h.timing.Away/20, time.Millisecond))
 			}
 		case err = <-broken:
 			if errors.Is(err, io.EOF) {

@@ -131,13 +131,17 @@ func agentError(kind store.NodeKind) error {
 		Message: "this edge does not know the caller as an agent: join it with an invite"}
 }
 
-// commit plans on a fresh snapshot and commits, again and again as long as
-// others are faster, until ctx ends. It returns the revision to wait for.
-func commit(ctx context.Context, s store.Store, plan func(*snapshot) ([]store.Op, error)) (store.Revision, error) {
+// commit plans and commits, again and again as long as others are faster, until
+// ctx ends. It returns the revision to wait for. The first plan is made on snap,
+// or on a fresh one when that is nil. An old one does no harm: what it lacks is
+// found out by the commit, or belongs to calls that were not answered yet.
+func commit(ctx context.Context, s store.Store, snap *snapshot, plan func(*snapshot) ([]store.Op, error)) (store.Revision, error) {
 	for attempt := 1; ; attempt++ {
-		snap, err := readSnapshot(ctx, s)
-		if err != nil {
-			return 0, err
+		var err error
+		if snap == nil {
+			if snap, err = readSnapshot(ctx, s); err != nil {
+				return 0, err
+			}
 		}
 		ops, err := plan(snap)
 		if err != nil {
@@ -150,6 +154,7 @@ func commit(ctx context.Context, s store.Store, plan func(*snapshot) ([]store.Op
 		if !errors.Is(err, store.ErrConflict) {
 			return rev, err
 		}
+		snap = nil
 		// Each round has a winner; the jitter keeps two losers from meeting again.
 		timer := time.NewTimer(rand.N(time.Duration(min(attempt, 20)) * time.Millisecond))
 		select {

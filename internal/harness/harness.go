@@ -176,6 +176,17 @@ func (e *Edge) Restart() {
 	e.start()
 }
 
+// Crash restarts the edge as after kill -9, as far as agents can tell: from one
+// packet to the next the edge is silent, and the next process knows what is on
+// disk. It needs Options.Relay.
+func (e *Edge) Crash() {
+	e.t.Helper()
+	e.relay.hold(true)
+	e.Stop()
+	e.relay.hold(false)
+	e.start()
+}
+
 // StartAgain starts an edge that was stopped.
 func (e *Edge) StartAgain() {
 	e.t.Helper()

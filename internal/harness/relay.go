@@ -17,6 +17,7 @@ type relay struct {
 	mu    sync.Mutex // guards what follows
 	edge  netip.AddrPort
 	flows map[netip.AddrPort]*flow // by the agent's address
+	held  bool                     // nothing passes
 	wait  sync.WaitGroup
 	over  bool
 }
@@ -83,6 +84,13 @@ func (r *relay) pause(back string, paused bool) {
 	r.t.Fatalf("no agent comes from %s", back)
 }
 
+// hold black-holes everything, or lets it pass again.
+func (r *relay) hold(held bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = held
+}
+
 // inward carries what agents send.
 func (r *relay) inward() {
 	buf := make([]byte, 65536)
@@ -121,7 +129,7 @@ func (r *relay) flow(agent netip.AddrPort) (*flow, netip.AddrPort) {
 		r.flows[agent] = f
 		r.wait.Go(func() { r.outward(f) })
 	}
-	if f.paused {
+	if f.paused || r.held {
 		return nil, netip.AddrPort{}
 	}
 	return f, r.edge
@@ -136,7 +144,7 @@ func (r *relay) outward(f *flow) {
 			return
 		}
 		r.mu.Lock()
-		pass := err == nil && !f.paused
+		pass := err == nil && !f.paused && !r.held
 		r.mu.Unlock()
 		if pass {
 			r.front.WriteToUDPAddrPort(buf[:n], f.agent)

@@ -93,6 +93,25 @@ func TestSleepingAgentIsAway(t *testing.T) {
 	}
 }
 
+// After a crash of the edge the agent is back by the edge's own handshake, long
+// before it would have missed the edge by itself.
+func TestEdgeCrash(t *testing.T) {
+	t.Parallel()
+	e := harness.Start(t, harness.Options{Relay: true})
+	run := e.AddAgent("laptop").Publish(harness.HTTP("app", says(t, "alive")))
+	url := run.WaitUp("app")
+	seen := run.Seen()
+	e.Crash()
+	start := time.Now()
+	if got, _ := run.WaitUpAfter(seen, "app"); got != url {
+		t.Errorf("the URL moved to %s", got)
+	}
+	t.Logf("serves again %v after the new edge did", time.Since(start))
+	if status, code, body := e.Get(e.Client(), url); status != http.StatusOK || body != "alive" {
+		t.Errorf("%d %s %q", status, code, body)
+	}
+}
+
 // A killed agent's next process has its tunnels at once, whatever the edge still
 // holds of the old one.
 func TestKilledAgentComesBack(t *testing.T) {
