@@ -72,6 +72,8 @@ func TestRelease(t *testing.T) {
 	for name, key := range map[string]string{
 		"app.example.com":         store.HTTPSKey("app.example.com"),
 		"https://app.example.com": store.HTTPSKey("app.example.com"),
+		"app.example.com:8443":    store.HTTPSKey("app.example.com"),
+		"App.Example.com.":        store.HTTPSKey("app.example.com"),
 		"20000":                   store.TCPKey(20000),
 		"tcp://example.com:20000": store.TCPKey(20000),
 		"ssh":                     store.TCPKey(20001),

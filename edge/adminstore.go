@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -312,6 +313,8 @@ func findPublics(snap *snapshot, name string) []string {
 		} else {
 			name = u.Hostname()
 		}
+	} else if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
 	}
 	if host, err := tunnel.CanonicalHost(name); err == nil {
 		if key := store.HTTPSKey(host); snap.publics[key].Revision != 0 {

@@ -67,7 +67,7 @@ func (p publisher) askedFor(snap *snapshot, node tunnel.NodeID, wants []want, ta
 		case w.err != nil:
 		case w.spec.Kind == tunnel.HTTP && w.host != "":
 			key := store.HTTPSKey(w.host)
-			if w.err = p.conflict(snap, node, key, p.side.hostURL(w.host), control.CodeNameTaken, taken); w.err == nil {
+			if w.err = p.hostError(snap, node, w.host, key, taken); w.err == nil {
 				w.key = key
 				taken[key] = true
 			}
@@ -82,20 +82,22 @@ func (p publisher) askedFor(snap *snapshot, node tunnel.NodeID, wants []want, ta
 	}
 }
 
-// conflict is the refusal of a record that is somebody else's, or nil.
-func (p publisher) conflict(snap *snapshot, node tunnel.NodeID, key, what, code string, taken map[string]bool) *control.Error {
+// hostError is why a host name that was asked for cannot be had, or nil.
+func (p publisher) hostError(snap *snapshot, node tunnel.NodeID, host, key string, taken map[string]bool) *control.Error {
 	if taken[key] {
-		return &control.Error{Code: code, Message: fmt.Sprintf("%s is asked for by two tunnels of this agent: give one of them another name", what)}
+		return &control.Error{Code: control.CodeNameTaken, Message: fmt.Sprintf(
+			"%s is asked for by two tunnels of this agent: give one of them another name", host)}
 	}
 	rec, ok := snap.publics[key]
 	if !ok || rec.Value.Node == node {
 		return nil
 	}
-	return &control.Error{Code: code, Message: fmt.Sprintf(
+	return &control.Error{Code: control.CodeNameTaken, Message: fmt.Sprintf(
 		"%s is held by agent %s: choose another name, or have the edge's owner run: wgexpose edge release %s",
-		what, snap.nodeName(rec.Value.Node), strings.TrimPrefix(strings.TrimPrefix(what, "https://"), "http://"))}
+		host, snap.nodeName(rec.Value.Node), host)}
 }
 
+// portError is the same for a port.
 func (p publisher) portError(snap *snapshot, node tunnel.NodeID, port uint16, key string, taken map[string]bool) *control.Error {
 	if p.ports.Len() == 0 {
 		return p.noPorts()
