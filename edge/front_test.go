@@ -515,6 +515,26 @@ func (f *front) openPort(port uint16) (*tcpPort, error) {
 	return f.openPortLocked(port)
 }
 
+// Connections that are no requests, or not any more, may finish too.
+func TestDrainWaitsForConnections(t *testing.T) {
+	r := newRig(t, nil)
+	port, tcp := r.tcpTunnel(2, func(c net.Conn) { io.Copy(c, c) })
+	r.apply(tcp)
+	conn := r.dialPort(port)
+	echoOver(t, conn, "before")
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	waitClosed(t, conn.RemoteAddr())
+	waitClosed(t, r.cfg.HTTPS.Addr())
+	for range 300 {
+		echoOver(t, conn, "while draining")
+	}
+	conn.Close()
+	if err := await(t, ended, "end"); err != nil {
+		t.Error(err)
+	}
+}
+
 // What does not finish in time is cut off.
 func TestDrainIsBounded(t *testing.T) {
 	r := newRig(t, func(r *rig) { r.limits.drain = 50 * time.Millisecond })
@@ -528,8 +548,8 @@ func TestDrainIsBounded(t *testing.T) {
 	r.apply(httpEntry(1, "a.edge.test"), tcp)
 	conn := r.dialPort(port)
 	echoOver(t, conn, "hello")
-	upgraded := r.dialTLS("a.edge.test", "http/1.1")
-	fmt.Fprint(upgraded, "GET / HTTP/1.1\r\nHost: a.edge.test\r\n\r\n")
+	old := r.dialTLS("a.edge.test", "http/1.1")
+	fmt.Fprint(old, "GET / HTTP/1.1\r\nHost: a.edge.test\r\n\r\n")
 	await(t, arrived, "request over HTTP/1.1")
 	res, err := r.client(nil).Do(r.request("GET", "https://a.edge.test/", nil))
 	if err != nil {

@@ -204,7 +204,7 @@ func TestTCPWithoutAWay(t *testing.T) {
 		}
 	})
 	t.Run("turns away while dialling", func(t *testing.T) {
-		r := newRig(t, nil)
+		r := newRig(t, func(r *rig) { r.limits.dial = time.Hour })
 		port, entry := r.tcpTunnel(7, func(net.Conn) {})
 		dialling := make(chan struct{})
 		r.dialer.set(7, func(ctx context.Context) (net.Conn, error) {
