@@ -240,12 +240,14 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	c := newLocalConn(conn)
 	defer c.Close()
 	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Tunnels: r.tunnels}); err != nil {
-		return false, nil //nolint:nilerr // the owner has just ended
+		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
+		return false, nil
 	}
 	var first message
 	switch err := c.readSoon(&first); {
 	case err != nil:
-		return false, nil //nolint:nilerr // the owner has just ended
+		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
+		return false, nil
 	case first.Type == msgEnd:
 		return true, r.handle(first)
 	case first.Type != msgWelcome || first.Version != localVersion:
@@ -307,7 +309,7 @@ func (r *runner) orphaned() {
 		if e.PublicURL == "" {
 			continue
 		}
-		e.Time, e.State, e.PublicURL, e.Error = time.Now(), TunnelAway, "", nil
+		e.Time, e.State, e.PublicURL, e.Error = time.Now().UTC(), TunnelAway, "", nil
 		r.last[i] = e
 		r.tell(e)
 	}

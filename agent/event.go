@@ -25,7 +25,7 @@ const (
 const (
 	TunnelUp    = "up"    // visitors reach the agent
 	TunnelAway  = "away"  // no link: visitors are told to come back
-	TunnelError = "error" // the edge refused it, or its upstream cannot be dialled
+	TunnelError = "error" // the edge refused it; or, with a PublicURL, it serves and its upstream cannot be dialled
 	TunnelGone  = "gone"  // withdrawn
 )
 

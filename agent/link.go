@@ -183,14 +183,17 @@ func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
 	return true, l.refusal(g.Wait())
 }
 
-// refusal keeps an edge's error only if it is final; anything else leads to
-// the next attempt.
+// refusal keeps an edge's *control.Error only if it is final; anything else
+// leads to the next attempt.
 func (l *link) refusal(err error) error {
 	switch control.CodeOf(err) {
 	case control.CodeUnavailable, control.CodeInternal, control.CodeNotFound:
 		return errors.New(err.Error())
 	case control.CodeSuperseded:
 		return errSuperseded
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return errors.New("the edge's machine answers, but the edge is just stopping or starting")
 	}
 	return err
 }

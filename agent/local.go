@@ -24,7 +24,7 @@ const (
 	// guest of another one is told to wait for the owner's end.
 	localVersion = 1
 
-	maxLocalLine = 1 << 20
+	maxLocalLine = 8 << 20         // room for control.MaxTunnels of the longest kind
 	localTimeout = 5 * time.Second // for one line to be read or written
 )
 

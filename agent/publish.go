@@ -254,7 +254,7 @@ func (s *set) linkState(l *link, state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.viewLocked(l)
-	e := Event{Time: time.Now(), Event: EventLink, Edge: l.name, State: state, Reason: reason, Transport: "udp"}
+	e := Event{Time: time.Now().UTC(), Event: EventLink, Edge: l.name, State: state, Reason: reason, Transport: "udp"}
 	if e.same(v.event) {
 		return
 	}
@@ -348,7 +348,7 @@ func passing(e *control.Error) bool {
 }
 
 func (s *set) eventOf(t *served, state string) Event {
-	return Event{Time: time.Now(), Event: EventTunnel, Name: t.named, Kind: t.Kind, State: state, Upstream: t.Spec.Upstream}
+	return Event{Time: time.Now().UTC(), Event: EventTunnel, Name: t.named, Kind: t.Kind, State: state, Upstream: t.Spec.Upstream}
 }
 
 func (s *set) tellLocked(t *served, e Event, refused bool) {

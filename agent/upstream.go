@@ -40,11 +40,15 @@ func dialUpstream(ctx context.Context, u tunnel.Upstream, insecure bool) (net.Co
 	return t, nil
 }
 
+// wsaeConnRefused is Windows' ECONNREFUSED, which package syscall does not take
+// for one. No other system has such a high number.
+const wsaeConnRefused = syscall.Errno(10061)
+
 func explainDial(u tunnel.Upstream, err error) *control.Error {
 	where := u.Address()
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaeConnRefused):
 		return &control.Error{Code: CodeUpstreamRefused, Message: "connection refused by " + where}
 	case errors.As(err, &dns):
 		return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("the host name %s cannot be resolved", u.Host)}
