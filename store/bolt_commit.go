@@ -100,7 +100,7 @@ func (b *Bolt) apply(batch []*request) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	var rev Revision // of the last change
+	var rev Revision // of the last change; 0 before there is something to write
 	err := guard(b.path, func() error {
 		return b.db.Update(func(tx *bbolt.Tx) error {
 			l, err := readLedger(b.path, tx)
@@ -137,6 +137,9 @@ func (b *Bolt) failed(err error, rev Revision) error {
 	if isNoSpace(err) {
 		err = fmt.Errorf("%w: %s cannot grow (%w): free some space on its file system and try again; "+
 			"what was stored before is unchanged", ErrNoSpace, b.path, err)
+	}
+	if rev == 0 {
+		return fmt.Errorf("commit: %w", err)
 	}
 	// bbolt writes and syncs the data, then the page that makes it valid. When
 	// syncing that last page fails, the new state is what is read from now on,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -135,22 +136,42 @@ func TestOpenBoltDamagedMeta(t *testing.T) {
 	}
 }
 
-// TestBoltBrokenWrite takes the file away from bbolt: what has become of the
-// commit, nobody knows.
-func TestBoltBrokenWrite(t *testing.T) {
+// TestBoltUncertainCommit is what follows when the disk fails to sync the very
+// last page of a commit: it can be read, and may be gone after a restart.
+func TestBoltUncertainCommit(t *testing.T) {
 	b, err := OpenBolt(filepath.Join(t.TempDir(), "edge.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.db.Close(); err != nil {
+	changes, err := b.Watch(t.Context(), 0)
+	if err != nil {
 		t.Fatal(err)
 	}
 	op := Op{Key: "a", Value: []byte("1")}
-	if _, err := b.Commit(t.Context(), op); !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) {
-		t.Errorf("%v, want ErrUncertain and ErrBroken", err)
+	if err := b.db.Update(func(tx *bbolt.Tx) error {
+		l, err := readLedger(b.path, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := b.applyOne(tx, &l, []Op{op}); err != nil {
+			return err
+		}
+		return l.write(tx)
+	}); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := b.Commit(t.Context(), op); errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) {
-		t.Errorf("the next one: %v, want ErrBroken alone", err)
+	lost := errors.New("input/output error")
+	if err := b.failed(lost, 1); !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) || !errors.Is(err, lost) {
+		t.Errorf("%v, want ErrUncertain, ErrBroken and the cause", err)
+	}
+	if c := <-changes; c.Revision != 1 {
+		t.Errorf("change %v, want revision 1, which is what is read now", c)
+	}
+	if _, err := b.Commit(t.Context(), Op{Key: "b", Value: []byte("1")}); errors.Is(err, ErrUncertain) || !errors.Is(err, ErrBroken) {
+		t.Errorf("the next commit: %v, want ErrBroken alone", err)
+	}
+	if _, err := b.Get(t.Context(), "a"); err != nil {
+		t.Errorf("reading goes on: %v", err)
 	}
 	if err := b.Close(); err != nil {
 		t.Errorf("close: %v", err)
@@ -180,5 +201,41 @@ func TestSeal(t *testing.T) {
 		if _, _, err := unseal(key, sealed[:n]); err == nil {
 			t.Errorf("cut off at %d: not noticed", n)
 		}
+	}
+}
+
+// TestBoltBatch: commits that share a transaction share no misfortune.
+func TestBoltBatch(t *testing.T) {
+	b, err := OpenBolt(filepath.Join(t.TempDir(), "edge.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	changes, err := b.Watch(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch []*request
+	for _, op := range []Op{
+		{Key: "a", Value: []byte("1")},
+		{Key: "b", Value: []byte("1")},
+		{Key: "", Value: []byte("1")}, // Commit lets none such through; bbolt refuses it
+		{Key: "a", Value: []byte("2")},
+		{Key: "a", Value: []byte("3"), If: 1},
+	} {
+		batch = append(batch, &request{ops: []Op{op}, done: make(chan struct{})})
+	}
+	b.serve(batch) // the writer itself has nothing to do
+	for i, want := range []Revision{1, 2, 0, 0, 3} {
+		<-batch[i].done
+		if got := batch[i]; want > 0 && (got.err != nil || got.rev != want) || want == 0 && got.err == nil {
+			t.Errorf("commit %d: revision %d, %v, want %d", i, got.rev, got.err, want)
+		}
+	}
+	if !errors.Is(batch[3].err, ErrConflict) || errors.Is(batch[2].err, ErrConflict) {
+		t.Errorf("%v and %v, want a conflict in the second", batch[2].err, batch[3].err)
+	}
+	if c := <-changes; c.Revision != 3 || !slices.Equal(c.Keys, []string{"a", "b"}) {
+		t.Errorf("change %v", c)
 	}
 }

@@ -278,3 +278,42 @@ func TestBoltCutOffWhileOpen(t *testing.T) {
 		t.Errorf("open again: %v, want a *CorruptError", err)
 	}
 }
+
+// TestBoltDamagedWhileOpen changes a value behind the store's back.
+func TestBoltDamagedWhileOpen(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows shows a mapping only what is written through it")
+	}
+	path := filepath.Join(t.TempDir(), "edge.db")
+	b := openBolt(t, path)
+	value := bytes.Repeat([]byte("to be found again "), 20)
+	if _, err := b.Commit(t.Context(), store.Op{Key: "a", Value: value}); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("T"), int64(bytes.Index(file, value)))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var corrupt *store.CorruptError
+	if _, err := b.Get(t.Context(), "a"); !errors.As(err, &corrupt) {
+		t.Errorf("get: %v, want a *CorruptError", err)
+	}
+	if _, _, err := b.List(t.Context(), ""); !errors.As(err, &corrupt) {
+		t.Errorf("list: %v, want a *CorruptError", err)
+	}
+	if _, err := b.Commit(t.Context(), store.Op{Key: "a", Value: []byte("x"), Any: true}); !errors.As(err, &corrupt) || errors.Is(err, store.ErrBroken) {
+		t.Errorf("commit: %v, want a *CorruptError", err)
+	}
+	// Another key is as good as before.
+	if _, err := b.Commit(t.Context(), store.Op{Key: "b", Value: []byte("x")}); err != nil {
+		t.Error(err)
+	}
+}

@@ -39,13 +39,21 @@ func valuesComeBack(h *harness) {
 }
 
 func valuesAreCopies(h *harness) {
+	// Among so many that a store does not keep them in one small piece.
+	for i := range 10 {
+		ops := make([]store.Op, 50)
+		for j := range ops {
+			ops[j] = set(fmt.Sprintf("more/%d/%d", i, j), strings.Repeat("more", 20))
+		}
+		h.commit(ops...)
+	}
 	value := []byte("mine")
 	rev := h.commit(store.Op{Key: "a", Value: value})
 	copy(value, "XXXX")
 	h.want("a", "mine", rev)
 	copy(h.get("a").Value, "YYYY")
 	h.want("a", "mine", rev)
-	entries, _ := h.list("")
+	entries, _ := h.list("a")
 	copy(entries[0].Value, "ZZZZ")
 	// A result that grows must not run into the store's memory either.
 	_ = append(entries[0].Value, "ZZZZ"...)
