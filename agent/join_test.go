@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -178,6 +179,29 @@ func TestJoinUnreachable(t *testing.T) {
 	cancel()
 	if _, err := Join(ctx, testDir(t), e.invite(), JoinOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestReachWithoutTime: however short the time was, there is something to say.
+func TestReachWithoutTime(t *testing.T) {
+	e := newFakeEdge(t)
+	key, err := keys.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := openNode(key, e.overlay.NodeAddr(300), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	for _, addr := range []string{"edge.invalid:51820", e.addr.String()} {
+		edge := e.self()
+		edge.Endpoints[0].Addr = addr
+		for _, timeout := range []time.Duration{0, time.Nanosecond, time.Millisecond} {
+			if err := n.reach(t.Context(), edge, timeout); err == nil || err.Error() == "" {
+				t.Errorf("%s in %v: %v", addr, timeout, err)
+			}
+		}
 	}
 }
 

@@ -86,8 +86,11 @@ type unreachableError struct {
 }
 
 func (e *unreachableError) Error() string {
-	if len(e.tried) == 0 {
+	switch {
+	case len(e.tried) == 0 && e.err != nil:
 		return e.err.Error()
+	case len(e.tried) == 0:
+		return "there was no time to reach the edge"
 	}
 	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, or something on the way blocks UDP", strings.Join(e.tried, ", "))
 	if e.err != nil {
@@ -118,7 +121,8 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 	// therefore grows.
 	for patience := time.Second; ctx.Err() == nil; patience += time.Second {
 		addrs, err := resolve(ctx, edge)
-		if err != nil && ctx.Err() == nil {
+		// Of a resolution that was cut short, only that it was is known.
+		if err != nil && (fail.err == nil || ctx.Err() == nil) {
 			fail.err = err
 		}
 		if i := slices.Index(addrs, n.good); i > 0 {
