@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -61,6 +62,38 @@ func TestWhichRequestsShareConnections(t *testing.T) {
 				t.Errorf("%d connections, want %d", n, want)
 			}
 		})
+	}
+}
+
+// The visitor's connection is kept after ordinary requests, uploads too.
+func TestVisitorsConnectionIsKept(t *testing.T) {
+	addr := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(b), err)
+	})
+	f := serve(t, Config{Dial: dialTo(addr)})
+	c, br := dialRaw(t, f)
+	for range 10 {
+		for _, rest := range []string{
+			"Content-Length: 5\r\n\r\nhello",
+			"Content-Length: 0\r\n\r\n",
+			"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+			"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000),
+		} {
+			if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\n"+rest); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != 200 || res.Close {
+				t.Fatalf("%s, close %v", res.Status, res.Close)
+			}
+		}
 	}
 }
 
