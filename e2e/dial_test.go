@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"net"
-	"os"
 	"testing"
 	"time"
 )
@@ -38,15 +37,6 @@ func dial(t *testing.T, from, to string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
-}
-
-func fileSize(t *testing.T, path string) int64 {
-	t.Helper()
-	fi, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fi.Size()
 }
 
 // testTimeout fires when the test has waited long enough.

@@ -151,7 +151,10 @@ func TestUpstreamThatRefuses(t *testing.T) {
 // 1,000 visitors at once, each with a connection of its own that stays open
 // until all are there.
 func TestManyConnections(t *testing.T) {
-	const visitors = 1000
+	visitors := 1000
+	if raced {
+		visitors = 100 // each costs ten times as much
+	}
 	server := origin.StartTCP(t, origin.Echo)
 	web := origin.StartWeb(t)
 	web.Together = visitors

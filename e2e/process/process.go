@@ -123,6 +123,9 @@ func Start(t testing.TB, cfg Config) *Process {
 		reading.Wait()
 		stdout.Close()
 		stderr.Close()
+		if strings.Contains(p.Stderr(), "WARNING: DATA RACE") {
+			t.Errorf("%s: the race detector found a race", p.name)
+		}
 		if t.Failed() {
 			t.Logf("%s, standard output:\n%s\n%s, standard error:\n%s", p.name, tail(p.Stdout()), p.name, tail(p.Stderr()))
 		}
