@@ -251,7 +251,7 @@ func TestSuperseded(t *testing.T) {
 func TestRefusedTunnel(t *testing.T) {
 	e := newFakeEdge(t)
 	dir, j := joined(t, e)
-	e.taken["app"] = control.CodeNameTaken
+	e.order(func() { e.taken["app"] = control.CodeNameTaken })
 
 	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
 	err := r.wait()
@@ -271,7 +271,7 @@ func TestRefusedTunnel(t *testing.T) {
 	}
 	e.published(j.Node)
 
-	e.taken["wiki"] = control.CodeNameTaken
+	e.order(func() { e.taken["wiki"] = control.CodeNameTaken })
 	r = start(t, Config{Dir: dir, Keep: true, Tunnels: []Tunnel{httpTunnel("app", "8089"), httpTunnel("wiki", "8090")}})
 	if err := r.wait(); control.CodeOf(err) != control.CodeNameTaken {
 		t.Errorf("with no good one: %v", err)
@@ -282,7 +282,7 @@ func TestRefusedTunnel(t *testing.T) {
 func TestEdgeBusy(t *testing.T) {
 	e := newFakeEdge(t)
 	dir, _ := joined(t, e)
-	e.refusePublish = &control.Error{Code: control.CodeUnavailable, Message: "stopping"}
+	e.order(func() { e.refusePublish = &control.Error{Code: control.CodeUnavailable, Message: "stopping"} })
 	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
 	r.link(0, LinkUp)
 	e.mu.Lock()

@@ -30,7 +30,7 @@ type fakeEdge struct {
 	overlay tunnel.Overlay
 	key     keys.Private
 
-	// Set these before what they are about happens.
+	// What to say no to; see order.
 	refuseEnroll  error
 	refusePublish error
 	revokedKey    keys.Public
@@ -172,6 +172,13 @@ func (e *fakeEdge) invite() keys.Invite {
 
 func (e *fakeEdge) self() keys.Edge {
 	return keys.Edge{Key: e.key.Public(), Node: 1, Endpoints: []keys.Endpoint{{Kind: keys.EndpointUDP, Addr: e.addr.String()}}}
+}
+
+// order changes what the handler says no to.
+func (e *fakeEdge) order(change func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change()
 }
 
 func (e *fakeEdge) broadcastLocked() {

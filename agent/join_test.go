@@ -45,7 +45,7 @@ func TestJoin(t *testing.T) {
 	if err := os.Remove(dir.Path(edgesFile)); err != nil {
 		t.Fatal(err)
 	}
-	e.refuseEnroll = &control.Error{Code: control.CodeInviteUsed, Message: "used"}
+	e.order(func() { e.refuseEnroll = &control.Error{Code: control.CodeInviteUsed, Message: "used"} })
 	again, err := Join(t.Context(), dir, inv, JoinOptions{Name: "laptop"})
 	if err != nil || again != j {
 		t.Errorf("again: %+v, %v; want %+v", again, err, j)
@@ -55,7 +55,7 @@ func TestJoin(t *testing.T) {
 func TestJoinRefused(t *testing.T) {
 	e := newFakeEdge(t)
 	for _, code := range []string{control.CodeInviteUsed, control.CodeInviteRevoked, control.CodeInviteExpired, control.CodeKeyKnown} {
-		e.refuseEnroll = &control.Error{Code: code, Message: "because of " + code}
+		e.order(func() { e.refuseEnroll = &control.Error{Code: code, Message: "because of " + code} })
 		dir := testDir(t)
 		_, err := Join(t.Context(), dir, e.invite(), JoinOptions{})
 		if control.CodeOf(err) != code || !strings.Contains(err.Error(), "because of "+code) {
@@ -104,7 +104,9 @@ func TestJoinAgainUpdatesEndpoint(t *testing.T) {
 	e.mu.Lock()
 	clear(e.agents) // as for a real edge: another invite, so not the same call again
 	e.mu.Unlock()
-	e.refuseEnroll = &control.Error{Code: control.CodeKeyKnown, Message: "this key is agent laptop"}
+	e.order(func() {
+		e.refuseEnroll = &control.Error{Code: control.CodeKeyKnown, Message: "this key is agent laptop"}
+	})
 	inv := e.invite()
 	inv.Edges[0].Endpoints = append(inv.Edges[0].Endpoints, keys.Endpoint{Kind: keys.EndpointUDP, Addr: "192.0.2.7:51820"})
 	again, err := Join(t.Context(), dir, inv, JoinOptions{})

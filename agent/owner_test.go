@@ -174,7 +174,7 @@ func TestEndReachesGuests(t *testing.T) {
 // not the owner.
 func TestGuestIsRefused(t *testing.T) {
 	e := newFakeEdge(t)
-	e.taken["b"] = control.CodeNameTaken
+	e.order(func() { e.taken["b"] = control.CodeNameTaken })
 	dir, j := joined(t, e)
 	a := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("a", "8089")}})
 	a.tunnel(0, "a", TunnelUp)
