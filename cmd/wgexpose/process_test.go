@@ -147,7 +147,7 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // kill2 NAME DRAINING: interrupts the program, waits until it says that it is
-// draining, interrupts it again, and wants it to end by that signal.
+// draining, interrupts it again, and wants it to end at once.
 func killTwice(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: kill2 NAME DRAINING")
@@ -156,7 +156,7 @@ func killTwice(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
 	awaitLog(ts, false, args)
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
-	p.ends(ts, args[0], -1)
+	p.ends(ts, args[0], exitFailure)
 }
 
 // interrupt NAME [CODE]: interrupts the program and checks how it ends.

@@ -79,7 +79,10 @@ func startUpstream(ts *testscript.TestScript, neg bool, args []string) {
 			<-r.Context().Done()
 		}
 	}))
-	ts.Defer(web.Close)
+	ts.Defer(func() {
+		web.CloseClientConnections() // the agent is still there, with requests of its own
+		web.Close()
+	})
 	_, port, err := net.SplitHostPort(web.Listener.Addr().String())
 	ts.Check(err)
 	ts.Setenv(args[0], port)
