@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -164,7 +166,7 @@ func TestManyConnections(t *testing.T) {
 	)
 	t.Run("tcp", func(t *testing.T) {
 		conns := make([]*net.TCPConn, visitors)
-		each(t, visitors, func(i int) error {
+		each(t, visitors, func(_ context.Context, i int) error {
 			c, err := net.DialTimeout("tcp", s.addr("echo"), patience)
 			if err != nil {
 				return err
@@ -174,7 +176,7 @@ func TestManyConnections(t *testing.T) {
 			return exchange(conns[i], fmt.Sprintf("hello from visitor %d\n", i))
 		})
 		// All are open now, and all still work.
-		each(t, visitors, func(i int) error {
+		each(t, visitors, func(_ context.Context, i int) error {
 			if err := exchange(conns[i], fmt.Sprintf("%d says %s\n", i, strings.Repeat("x", 10_000))); err != nil {
 				return err
 			}
@@ -191,10 +193,12 @@ func TestManyConnections(t *testing.T) {
 	})
 	t.Run("https", func(t *testing.T) {
 		// The origin answers none before all are waiting.
-		each(t, visitors, func(int) error {
-			client := s.client(false) // with connections of its own
-			client.Timeout = 2 * patience
-			resp, err := client.Get(s.public["web"] + "/together")
+		each(t, visitors, func(ctx context.Context, _ int) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.public["web"]+"/together", nil)
+			if err != nil {
+				return err
+			}
+			resp, err := s.client(false).Do(req) // a client and a connection for each
 			if err != nil {
 				return err
 			}
@@ -223,14 +227,18 @@ func exchange(c net.Conn, text string) error {
 	return nil
 }
 
-// each calls do for 0 … n-1 at once and reports the first few errors.
-func each(t *testing.T, n int, do func(i int) error) {
+// each calls do for 0 … n-1 at once and reports the first few errors. The first
+// one ends the context, as does a time that is long enough.
+func each(t *testing.T, n int, do func(ctx context.Context, i int) error) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
 	errs := make(chan error, n)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if err := do(i); err != nil {
+			if err := do(ctx, i); err != nil {
+				cancel()
 				errs <- fmt.Errorf("visitor %d: %w", i, err)
 			}
 		})
