@@ -86,33 +86,34 @@ func Open(cfg Config) (*Device, error) {
 	if b, ok := cfg.Bind.(*UDPBind); ok {
 		b.setLogger(cfg.Logger)
 	}
-	bind := cfg.Bind
+	in := newInbound()
+	bind := conn.Bind(inboundBind{cfg.Bind, in})
 	if cfg.Sent != nil {
-		bind = sentBind{cfg.Bind, cfg.Sent}
+		bind = sentBind{bind, cfg.Sent}
 	}
 	log := newBridge(cfg.Logger)
+	// Up logs the error that it returns, and the TUN device's "up" event may
+	// call it as well; the caller has the error.
+	log.quiet.Store(true)
 	d := &Device{
-		dev:    device.NewDevice(cfg.Tun, bind, log.logger()),
+		dev:    device.NewDevice(inboundTun{cfg.Tun, in}, bind, log.logger()),
 		peers:  make(map[keys.Public]Peer),
 		owners: make(map[netip.Prefix]keys.Public),
 	}
-	if err := d.up(cfg.Key, log); err != nil {
+	if err := d.up(cfg.Key); err != nil {
 		d.dev.Close()
 		return nil, fmt.Errorf("open WireGuard device: %w", err)
 	}
+	log.quiet.Store(false)
 	return d, nil
 }
 
-func (d *Device) up(key keys.Private, log *bridge) error {
+func (d *Device) up(key keys.Private) error {
 	// As bytes and not through IpcSet, so that the key is in no text.
 	if err := d.dev.SetPrivateKey(device.NoisePrivateKey(key.Expose())); err != nil {
 		return err
 	}
-	// Up logs its error and returns it; the caller has it then.
-	log.quiet.Store(true)
-	err := d.dev.Up()
-	log.quiet.Store(false)
-	if err != nil {
+	if err := d.dev.Up(); err != nil {
 		return err
 	}
 	s, err := d.status()

@@ -19,7 +19,7 @@ type bridge struct {
 	log     *slog.Logger
 	limit   *rate.Limiter
 	dropped atomic.Uint64 // warnings since the last that was logged
-	quiet   atomic.Bool   // the caller returns the error
+	quiet   atomic.Bool   // while Open runs, which returns the error
 }
 
 func newBridge(log *slog.Logger) *bridge {

@@ -42,12 +42,14 @@ type fakeTun struct {
 const fakeMTU = 1420
 
 func newFakeTun() *fakeTun {
-	return &fakeTun{
+	t := &fakeTun{
 		out:    make(chan []byte, 256),
 		in:     make(chan []byte, 256),
-		events: make(chan tun.Event),
+		events: make(chan tun.Event, 1),
 		closed: make(chan struct{}),
 	}
+	t.events <- tun.EventUp // as real ones do; wireguard-go then calls Up by itself
+	return t
 }
 
 func (t *fakeTun) File() *os.File           { return nil }
