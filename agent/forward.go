@@ -19,6 +19,13 @@ const (
 	// visitors would use up what the other tunnels need.
 	maxDials = 64
 
+	// maxWaiting is how many visitors of one tunnel may wait for their turn
+	// to have the upstream dialled, and turnPatience for how long. A burst of
+	// visitors of a healthy upstream is through in milliseconds; those of a
+	// stuck one are refused when the patience is over, never left in silence.
+	maxWaiting   = 4096
+	turnPatience = 2 * time.Second
+
 	// headerTimeout is for an upstream to take the PROXY header.
 	headerTimeout = 10 * time.Second
 )
@@ -31,6 +38,7 @@ type served struct {
 	upstream tunnel.Upstream
 
 	dials  chan struct{}   // a token for each dial under way
+	queue  chan struct{}   // a token for each visitor that waits for one of dials
 	conns  gate            // running connections, dials included
 	ctx    context.Context // of its connections: outlives the withdrawal until the drain is over
 	cancel context.CancelFunc
@@ -47,12 +55,39 @@ type served struct {
 func newServed(t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
 	s := &served{
 		Tunnel: t, claim: c, index: index, upstream: u, named: t.Name,
-		dials: make(chan struct{}, maxDials), answers: map[*link]control.Published{},
+		dials: make(chan struct{}, maxDials), queue: make(chan struct{}, maxWaiting), answers: map[*link]control.Published{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.dial, s.hangUp = context.WithCancel(s.ctx)
 	return s
 }
+
+// turn waits until the upstream may be dialled once more, within bounds; done
+// must follow when it reports true.
+func (t *served) turn() bool {
+	select {
+	case t.dials <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case t.queue <- struct{}{}:
+		defer func() { <-t.queue }()
+	default:
+		return false
+	}
+	timer := time.NewTimer(turnPatience)
+	defer timer.Stop()
+	select {
+	case t.dials <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-t.dial.Done():
+	}
+	return false
+}
+
+func (t *served) done() { <-t.dials }
 
 // drain waits for the running connections until ctx ends, then aborts them.
 // No new ones get in, and those that wait for the upstream are refused.
@@ -105,15 +140,13 @@ func (f *forwarder) handle(r *netstack.Request) {
 func (f *forwarder) serve(t *served, r *netstack.Request) {
 	visitor, ok := f.visitor(r.From())
 	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, ok), "upstream", t.Spec.Upstream)
-	select {
-	case t.dials <- struct{}{}:
-	default:
-		log.Debug("refused a visitor: too many dials of the upstream are under way", "dials", maxDials)
+	if !t.turn() {
+		log.Debug("refused a visitor: the upstream is too slow to take those before", "dials", maxDials)
 		r.Reject()
 		return
 	}
 	up, failure := dialUpstream(t.dial, t.upstream, t.InsecureUpstreamTLS)
-	<-t.dials
+	t.done()
 	if t.dial.Err() != nil { // withdrawn meanwhile; nothing is known of the upstream
 		if up != nil {
 			up.Close()

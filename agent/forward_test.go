@@ -350,8 +350,29 @@ func TestVisitorIsLogged(t *testing.T) {
 	}
 }
 
-// TestStuckUpstream: what waits for one upstream is bounded, refused beyond,
-// and in nobody's way.
+// TestBurst: many more visitors at once than dials are allowed all get
+// through to an upstream that is well.
+func TestBurst(t *testing.T) {
+	e := newFakeEdge(t)
+	l := listen(t)
+	echo(t, l, "app")
+	_, addr, _ := serving(t, e, Config{Tunnels: []Tunnel{tcpTunnel("app", l.Addr().String())}})
+	var all sync.WaitGroup
+	for range 8 * maxDials {
+		all.Go(func() {
+			c, err := e.dial(t.Context(), netip.AddrPort{}, addr["app"])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		})
+	}
+	all.Wait()
+}
+
+// TestStuckUpstream: what waits for one upstream is bounded, refused when that
+// takes too long, and in nobody's way.
 func TestStuckUpstream(t *testing.T) {
 	e := newFakeEdge(t)
 	stuck := listen(t) // accepts, and never answers the TLS handshake

@@ -60,7 +60,7 @@ func defaultLimits() limits {
 		header: 10 * time.Second,
 		idle:   2 * time.Minute,
 		dial:   10 * time.Second,
-		dials:  256,
+		dials:  4096, // what agents let wait, see maxWaiting in agent
 		drain:  10 * time.Second,
 		cut:    2 * time.Second,
 	}
