@@ -54,6 +54,8 @@ type Config struct {
 	Silence time.Duration
 	// Logger gets what no caller can be told. Nil means no log.
 	Logger *slog.Logger
+
+	clock tcpip.Clock // of the protocols' timers; nil: the system's; tests wind it
 }
 
 // Validate reports what is wrong with the configuration.
@@ -107,6 +109,7 @@ func Open(cfg Config) (*Stack, error) {
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocolWithOptions(ipv6.Options{})},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol6},
 			HandleLocal:        false,
+			Clock:              cfg.clock,
 		}),
 	}
 	if err := s.setUp(cfg); err != nil {

@@ -27,8 +27,16 @@ var (
 // sees each batch on its way and may change it.
 func wired(t testing.TB, edit func(bufs [][]byte) [][]byte) (a, b *Stack) {
 	t.Helper()
+	return wiredWith(t, Config{TimeWait: time.Millisecond}, edit)
+}
+
+// wiredWith is wired with stacks of cfg, but for their addresses.
+func wiredWith(t testing.TB, cfg Config, edit func(bufs [][]byte) [][]byte) (a, b *Stack) {
+	t.Helper()
 	open := func(addr netip.Addr) *Stack {
-		s, err := Open(Config{Addr: addr, TimeWait: time.Millisecond})
+		cfg := cfg
+		cfg.Addr = addr
+		s, err := Open(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
