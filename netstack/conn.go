@@ -33,6 +33,7 @@ type Conn struct {
 	readDeadline  deadline
 	writeDeadline deadline
 
+	finished  atomic.Bool // CloseWrite was called
 	closeOnce sync.Once
 	closed    chan struct{}
 
@@ -168,13 +169,37 @@ func (c *Conn) explain(terr tcpip.Error) error {
 	if tcp.EndpointState(c.ep.State()) != tcp.StateError {
 		return err
 	}
-	if err != io.EOF && err != syscall.EPIPE {
+	switch err {
+	case io.EOF, syscall.EPIPE, syscall.ENOTCONN: // consequences, not causes
+		if terr = c.ep.LastError(); terr == nil {
+			break
+		}
+		err = translate(terr)
+		fallthrough
+	default:
 		c.failure.CompareAndSwap(nil, &err)
 	}
 	if first := c.failure.Load(); first != nil {
 		return *first
 	}
 	return syscall.ECONNRESET // told to a caller that has not stored it yet
+}
+
+// Broken reports, without blocking, the error that broke the connection: nil
+// while it is well, which includes its orderly end. It tells whoever is busy
+// elsewhere that nothing will come of this connection any more.
+func (c *Conn) Broken() error {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateError:
+		return c.opError("read", c.explain(&tcpip.ErrClosedForReceive{}))
+	case tcp.StateClose:
+		// gVisor closes on a RST that comes after the other end's FIN
+		// (transport/tcp/connect.go, handleReset).
+		if !c.finished.Load() && !isClosed(c.closed) {
+			return c.opError("read", syscall.ECONNRESET)
+		}
+	}
+	return nil
 }
 
 // CloseWrite sends a FIN after what was written; reading goes on.
@@ -185,6 +210,7 @@ func (c *Conn) CloseWrite() error {
 	if terr := c.ep.Shutdown(tcpip.ShutdownWrite); terr != nil {
 		return c.opError("close", c.explain(terr))
 	}
+	c.finished.Store(true)
 	return nil
 }
 

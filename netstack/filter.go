@@ -28,16 +28,15 @@ func admit(b []byte) bool {
 		return false
 	}
 	switch b[6] {
-	case uint8(header.TCPProtocolNumber), uint8(header.UDPProtocolNumber):
+	case uint8(header.TCPProtocolNumber):
 		return true
 	case uint8(header.ICMPv6ProtocolNumber):
 		return admitICMP(b)
 	}
-	// Extension headers have no use in the overlay (its only fragments are
-	// of UDP, see below), and every one of them is a way around the checks
+	// The stack has no other protocol. Extension headers, fragments among
+	// them, have no use in the overlay, and each is a way around the checks
 	// above.
-	return b[6] == uint8(header.IPv6FragmentHeader) && len(b) >= header.IPv6MinimumSize+header.IPv6FragmentHeaderSize &&
-		b[header.IPv6MinimumSize] == uint8(header.UDPProtocolNumber)
+	return false
 }
 
 func admitICMP(b []byte) bool {

@@ -40,7 +40,7 @@ func TestAdmit(t *testing.T) {
 		want bool
 	}{
 		{"TCP", ip6(tcp, agent, edge, make([]byte, 20)), true},
-		{"UDP", ip6(17, agent, edge, make([]byte, 8)), true},
+		{"UDP", ip6(17, agent, edge, make([]byte, 8)), false},
 		{"echo request", icmp6(header.ICMPv6EchoRequest, agent, another), true},
 		{"unreachable from the node the packet went to", icmp6(header.ICMPv6DstUnreachable, agent, tunnel), true},
 		{"unreachable from another node", icmp6(header.ICMPv6DstUnreachable, agent, another), false},
@@ -55,7 +55,7 @@ func TestAdmit(t *testing.T) {
 		{"ICMPv6 behind a destination options header", ip6(60, agent, edge, append([]byte{58, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 60)...)), false},
 		{"ICMPv6 in fragments", ip6(44, agent, edge, append([]byte{58, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 60)...)), false},
 		{"TCP in fragments", ip6(44, agent, edge, append([]byte{tcp, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 60)...)), false},
-		{"UDP in fragments", ip6(44, agent, edge, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 60)...)), true},
+		{"UDP in fragments", ip6(44, agent, edge, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 60)...)), false},
 		{"IPv4", make([]byte, 60), false},
 		{"nothing", nil, false},
 		{"a short header", ip6(tcp, agent, edge, nil)[:30], false},

@@ -25,8 +25,8 @@ const (
 	// Four batches keep the encryption workers and the sender busy.
 	inFlight = 4 * batch
 
-	// creditPatience is how long Read waits for reports before it takes
-	// packets in flight for lost: WireGuard drops what it reads for a peer
+	// creditPatience is how long Read waits for the next report before it
+	// takes packets in flight for lost: WireGuard drops what it reads for a peer
 	// that it does not know, and keeps what it reads for one that it has
 	// no session with.
 	creditPatience = 20 * time.Millisecond
@@ -64,15 +64,13 @@ var (
 )
 
 func newLink(mtu int, logger *slog.Logger) *link {
-	l := &link{
+	return &link{
 		mtu:    uint32(mtu),
 		queue:  newQueue(),
 		logger: logger,
 		landed: make(chan struct{}, 1),
-		events: make(chan tun.Event, 1),
+		events: make(chan tun.Event),
 	}
-	l.events <- tun.EventUp
-	return l
 }
 
 // sent reports that n packets that Read returned have left. It may be called
@@ -137,6 +135,7 @@ func (l *link) credit() error {
 	for l.flying.Load() >= inFlight {
 		select {
 		case <-l.landed:
+			timer.Reset(creditPatience)
 		case <-l.queue.done:
 			return os.ErrClosed
 		case <-timer.C:
@@ -245,19 +244,34 @@ func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 // kind sets PSH on every packet, which ends each run at the far end's GRO.
 func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// gsoSegments is how many packets a large segment is cut into: 45 encrypted
-// packets of an MTU of 1420 are what one UDP GSO send carries (65,535 bytes
-// of IP packet).
-const gsoSegments = 45
+const (
+	// maxDatagram is the most that one UDP send carries over IPv4, cut by
+	// UDP GSO or not, and maxDatagrams how many it may be cut into (Linux:
+	// UDP_MAX_SEGMENTS in include/linux/udp.h).
+	maxDatagram  = 65535 - 20 - 8
+	maxDatagrams = 64
 
-// GSOMaxSize implements stack.GSOEndpoint. The sender subtracts
-// TCPTotalHeaderMaximumSize and one, so this adds them: a segment is then a
-// whole number of full packets.
+	// wireguardOverhead and wireguardPadding are what WireGuard makes of a
+	// packet: padded, with a header and a tag.
+	wireguardOverhead = 32
+	wireguardPadding  = 16
+
+	// tcpOptions is what the sender reserves for TCP options in every
+	// segment, whatever it uses (transport/tcp/snd.go, MaxPayloadSize).
+	tcpOptions = header.TCPHeaderMaximumSize - header.TCPMinimumSize
+)
+
+// GSOMaxSize implements stack.GSOEndpoint. A large segment is a whole number
+// of full packets, and as many as one UDP GSO send carries once they are
+// encrypted: 46 at an MTU of 1420. The sender subtracts
+// TCPTotalHeaderMaximumSize and one from the size, so this adds them.
 func (l *link) GSOMaxSize() uint32 {
-	const options = 12 // timestamps, padded: on every segment
-	mss := int(l.mtu) - header.IPv6MinimumSize - header.TCPMinimumSize - options
-	payload := min(gsoSegments, (maxJoined-maxHeaders)/mss) * mss
-	return uint32(payload + header.TCPTotalHeaderMaximumSize + 1)
+	mss := int(l.mtu) - header.IPv6MinimumSize - header.TCPMinimumSize - tcpOptions
+	// With timestamps, the usual options, of 12 bytes.
+	packet := header.IPv6MinimumSize + header.TCPMinimumSize + 12 + mss
+	outer := (packet+wireguardPadding-1)&^(wireguardPadding-1) + wireguardOverhead
+	n := min(maxDatagram/outer, maxDatagrams, (maxJoined-maxHeaders)/mss)
+	return uint32(max(n, 1)*mss + header.TCPTotalHeaderMaximumSize + 1)
 }
 
 // Attach implements stack.LinkEndpoint.

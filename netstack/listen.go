@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -71,8 +70,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		ep, wq, terr := l.ep.Accept(&peer)
 		if terr == nil {
 			if err := l.stack.prepare(ep); err != nil {
-				ep.Close()
-				return nil, l.opError(fmt.Errorf("set up a connection: %w", err))
+				// An error would end whoever serves the listener.
+				l.stack.link.logger.Error("connection dropped", "visitor", addrPort(peer), "err", err)
+				ep.Abort()
+				continue
 			}
 			// More may be waiting than one token can tell.
 			select {

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"math"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -22,8 +23,15 @@ const (
 
 	// flowLossy bounds the packets of one flow that are not TCP. TCP is
 	// bounded by its windows, and dropping what it sent would only make it
-	// send again, so TCP packets are never dropped here.
+	// send again, so a connection's packets are never dropped here.
 	flowLossy = 512
+
+	// urgentShare is how much of a batch the packets without a flow may
+	// have, and urgentMost how many may wait: a node that provokes a RST
+	// with every packet must not starve the others. A RST that is lost is
+	// provoked again.
+	urgentShare = 32
+	urgentMost  = 1024
 )
 
 // A piece is a run of segments of one queued packet that one Read emits.
@@ -96,7 +104,7 @@ func (t *turns) pop() *flow {
 // between flows by deficit round robin, with flows that were idle served
 // before those with a backlog (RFC 8290, section 4.2), so that a keystroke
 // does not wait behind a download. Packets with no flow, such as a RST for a
-// connection that is not there, go first.
+// connection that is not there, go first, up to a share.
 type queue struct {
 	mu     sync.Mutex // guards all below
 	urgent flow
@@ -104,7 +112,7 @@ type queue struct {
 	fresh  turns // flows that became active since their last turn
 	bulk   turns // flows with a backlog
 	closed bool
-	drops  uint64 // packets dropped by flowLossy
+	drops  uint64 // packets dropped by flowLossy and urgentMost
 
 	// wake has a token when packets may have come since Read last found
 	// none. The channel is never closed: done ends a waiting reader.
@@ -125,11 +133,14 @@ func (q *queue) push(pkt *stack.PacketBuffer) tcpip.Error {
 		return &tcpip.ErrClosedForSend{}
 	}
 	item := queued{pkt: pkt, segs: segs}
-	f := &q.urgent
+	f, most := &q.urgent, urgentMost
 	if pkt.Hash != 0 {
-		f = &q.flows[pkt.Hash%flowBuckets]
+		f, most = &q.flows[pkt.Hash%flowBuckets], math.MaxInt
+		if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
+			most = flowLossy
+		}
 	}
-	if pkt.TransportProtocolNumber != header.TCPProtocolNumber && len(f.pkts)-f.head >= flowLossy {
+	if len(f.pkts)-f.head >= most {
 		q.drops++
 		q.mu.Unlock()
 		return &tcpip.ErrNoBufferSpace{}
@@ -153,7 +164,7 @@ func (q *queue) push(pkt *stack.PacketBuffer) tcpip.Error {
 func (q *queue) take(dst []piece, max int) []piece {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for max > 0 && !q.urgent.empty() {
+	for n := 0; n < urgentShare && max > 0 && !q.urgent.empty(); n++ {
 		p, _ := takeFrom(&q.urgent, max)
 		dst = append(dst, p)
 		max -= p.count

@@ -161,3 +161,33 @@ func TestEveryPacketIsReleased(t *testing.T) {
 	})
 	refs.DoLeakCheck()
 }
+
+// A node that provokes a RST with every packet does not starve the others.
+func TestPacketsWithoutAFlowHaveAShare(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 4))
+	q := newQueue()
+	defer q.close()
+	refused := 0
+	push := func(hash uint32) {
+		pkt := super(randomPacket(rng, 0), 1320, rng)
+		pkt.Hash = hash
+		if err := q.push(pkt); err != nil {
+			refused++
+		}
+		pkt.DecRef()
+	}
+	for range urgentMost + 10 {
+		push(0)
+	}
+	push(7)
+	if refused != 10 {
+		t.Errorf("refused %d packets, want 10", refused)
+	}
+	pieces := q.take(nil, batch)
+	if n := len(pieces); n != urgentShare+1 || pieces[n-1].pkt.Hash != 7 {
+		t.Errorf("a batch of %d packets, want %d without a flow and one of a flow", n, urgentShare)
+	}
+	for _, p := range pieces {
+		p.pkt.DecRef()
+	}
+}

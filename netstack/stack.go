@@ -34,6 +34,10 @@ const (
 	maxRTO = time.Second
 
 	keepaliveEvery = time.Minute
+
+	// maxMTU is the largest packet that WireGuard's 32 bytes and padding to
+	// 16 leave room for in a UDP datagram over IPv4 (65,507 bytes).
+	maxMTU = 65472
 )
 
 // Config says what stack to open.
@@ -50,8 +54,16 @@ type Config struct {
 	// one target at some 800 new connections a second.
 	TimeWait time.Duration
 	// Silence is how long an established connection survives without
-	// hearing anything from its other end. Zero means DefaultSilence.
+	// hearing anything from its other end. Zero means DefaultSilence. A
+	// receiver that keeps its window closed for longer, and says so, is not
+	// silent.
 	Silence time.Duration
+	// RACK turns on gVisor's RACK-TLP loss detection (RFC 8985). It is off
+	// by default, because it takes the segments of one large send for
+	// reordered ones: 25 bulk flows over a path that loses and reorders
+	// nothing made up to 4,000 spurious recoveries, each of which halves a
+	// congestion window. Without it, losses are found by SACK (RFC 6675).
+	RACK bool
 	// Logger gets what no caller can be told. Nil means no log.
 	Logger *slog.Logger
 
@@ -63,8 +75,8 @@ func (c Config) Validate() error {
 	if !c.Addr.Is6() || c.Addr.Is4In6() || c.Addr.Zone() != "" {
 		return fmt.Errorf("netstack: the node's address %v is not an IPv6 address", c.Addr)
 	}
-	if c.MTU != 0 && (c.MTU < header.IPv6MinimumMTU || c.MTU > 65535-header.IPv6MinimumSize) {
-		return fmt.Errorf("netstack: MTU %d is outside %d–%d", c.MTU, header.IPv6MinimumMTU, 65535-header.IPv6MinimumSize)
+	if c.MTU != 0 && (c.MTU < header.IPv6MinimumMTU || c.MTU > maxMTU) {
+		return fmt.Errorf("netstack: MTU %d is outside %d–%d", c.MTU, header.IPv6MinimumMTU, maxMTU)
 	}
 	if c.TimeWait < 0 || c.Silence < 0 {
 		return errors.New("netstack: a duration is negative")
@@ -126,14 +138,20 @@ func (s *Stack) setUp(cfg Config) error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(cfg.TimeWait)
 	rto := tcpip.TCPMaxRTOOption(maxRTO)
-	// At one a second, so that the user timeout ends a connection and not
-	// the count: gVisor's default of 15 gives up after 13.6 s.
-	retries := tcpip.TCPMaxRetriesOption(cfg.Silence/maxRTO + 100)
+	// At one a second, after the first few; gVisor's default of 15 gives up
+	// after 13.6 s. The count ends a connection, and not a user timeout,
+	// which in gVisor also runs while the receiver answers the probes of its
+	// closed window (transport/tcp/snd.go, retransmitTimerExpired).
+	retries := tcpip.TCPMaxRetriesOption(cfg.Silence/maxRTO + 3)
+	var recovery tcpip.TCPRecovery
+	if cfg.RACK {
+		recovery = tcpip.TCPRACKLossDetection
+	}
 	// The window is half of the buffer, so 16 MiB carry 640 Mbit/s over
 	// 100 ms. Empty buffers cost nothing.
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 16 << 20}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 8 << 20}
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &congestion, &moderate, &wait, &rto, &retries, &receive, &send} {
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &congestion, &moderate, &wait, &rto, &retries, &receive, &send} {
 		if terr := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); terr != nil {
 			return fmt.Errorf("netstack: set TCP option %T: %w", opt, translate(terr))
 		}
@@ -174,8 +192,7 @@ func (s *Stack) Sent(n int) { s.link.sent(n) }
 func (s *Stack) prepare(ep tcpip.Endpoint) error {
 	idle := tcpip.KeepaliveIdleOption(keepaliveEvery)
 	interval := tcpip.KeepaliveIntervalOption(keepaliveEvery)
-	user := tcpip.TCPUserTimeoutOption(s.silence)
-	for _, opt := range []tcpip.SettableSocketOption{&idle, &interval, &user} {
+	for _, opt := range []tcpip.SettableSocketOption{&idle, &interval} {
 		if terr := ep.SetSockOpt(opt); terr != nil {
 			return fmt.Errorf("set socket option %T: %w", opt, translate(terr))
 		}
