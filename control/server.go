@@ -20,7 +20,9 @@ const (
 	readTimeout    = 10 * time.Second // for the body of a call
 	writeTimeout   = 10 * time.Second // for an answer, and for one event
 	handlerTimeout = 30 * time.Second // for the edge to answer a call
-	stopTimeout    = 5 * time.Second  // for calls under way when Serve ends
+	// stopTimeout is for calls under way when Serve ends. An agent that
+	// vanished without a word keeps its connection open for all of it.
+	stopTimeout = time.Second
 
 	// streamSilence breaks an event stream whose agent is silent. Long before
 	// that, the edge takes the agent for away; the stream is kept so that a

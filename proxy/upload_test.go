@@ -198,6 +198,9 @@ func TestExpectContinue(t *testing.T) {
 		}
 		io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
 		b, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(b), b)
 	})
 	f := serve(t, Config{Dial: dialTo(addr)})
