@@ -167,6 +167,20 @@ func (r *Run) Wake() {
 	r.agent.edge.relay.pause(r.agent.flow(), false)
 }
 
+// Remap has the NAT between the agent and the edge forget its mapping: the agent
+// comes from another port from now on. It needs Options.Relay.
+func (r *Run) Remap() {
+	r.t.Helper()
+	r.agent.edge.relay.remap(r.agent.flow())
+}
+
+// Strand takes the agent's UDP socket off the network for good, as when its
+// address is gone. It needs Options.Relay.
+func (r *Run) Strand() {
+	r.t.Helper()
+	r.agent.edge.relay.strand(r.agent.flow())
+}
+
 // Kill ends the command as kill -9 does, as far as the edge can tell: from one
 // packet to the next it hears nothing more. It needs Options.Relay.
 func (r *Run) Kill() {

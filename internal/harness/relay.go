@@ -84,6 +84,27 @@ func (r *relay) pause(back string, paused bool) {
 	r.t.Fatalf("no agent comes from %s", back)
 }
 
+// remap forgets the mapping of the flow that the edge sees as coming from back:
+// the agent's next packet leaves from another port, and what the edge still
+// sends to the old one is lost.
+func (r *relay) remap(back string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for agent, f := range r.flows {
+		if f.back.LocalAddr().String() == back {
+			delete(r.flows, agent)
+			f.back.Close()
+			return
+		}
+	}
+	r.t.Fatalf("no agent comes from %s", back)
+}
+
+// strand makes the address that the agent behind back sends from a dead one:
+// nothing passes from or to it ever again. Only another socket helps.
+func (r *relay) strand(back string) { r.pause(back, true) }
+
 // hold black-holes everything, or lets it pass again.
 func (r *relay) hold(held bool) {
 	r.mu.Lock()
