@@ -71,6 +71,7 @@ type Stats struct {
 	Forwarded       uint64
 	TooBig          uint64 // larger than Conditions.MTU
 	Overflowed      uint64 // found the queue full
+	DroppedBytes    uint64 // of TooBig and Overflowed, which took no time on the wire
 	Lost            uint64 // by Loss, or because the link was down
 	Duplicated      uint64 // copies made
 	Held            uint64 // by Reorder

@@ -41,6 +41,7 @@ func (s *shaper) push(now time.Duration, pkt []byte) {
 	}
 	if c.MTU > 0 && len(pkt) > c.MTU {
 		s.stats.TooBig++
+		s.stats.DroppedBytes += uint64(len(pkt))
 		return
 	}
 	leaves := now
@@ -48,6 +49,7 @@ func (s *shaper) push(now time.Duration, pkt []byte) {
 		if backlog := s.free - now; backlog > 0 {
 			if backlog.Seconds()*c.Rate/8+float64(len(pkt)) > float64(c.queue()) {
 				s.stats.Overflowed++
+				s.stats.DroppedBytes += uint64(len(pkt))
 				return
 			}
 			leaves = s.free

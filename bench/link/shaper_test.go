@@ -92,7 +92,7 @@ func TestQueueDropsWhatFindsNoRoom(t *testing.T) {
 	c := Conditions{Rate: 8e6, Queue: 10_000}
 	s := pushed(c, 1, 50, 1000, 0)
 	got := drain(t, s)
-	if len(got) != 10 || s.stats.Overflowed != 40 || s.stats.Forwarded != 10 {
+	if len(got) != 10 || s.stats.Overflowed != 40 || s.stats.DroppedBytes != 40_000 || s.stats.Forwarded != 10 {
 		t.Fatalf("%d packets arrived, %+v; want 10, and 40 dropped", len(got), s.stats)
 	}
 	for i, a := range got {
@@ -207,7 +207,7 @@ func TestTooBigAndDown(t *testing.T) {
 	if !slices.Equal(ids, []uint32{0, 3}) {
 		t.Errorf("packets %v arrived, want 0 and 3", ids)
 	}
-	want := Stats{Seen: 4, SeenBytes: 1300 + 1301 + 64 + 64, Forwarded: 2, TooBig: 1, Lost: 1}
+	want := Stats{Seen: 4, SeenBytes: 1300 + 1301 + 64 + 64, Forwarded: 2, TooBig: 1, DroppedBytes: 1301, Lost: 1}
 	if s.stats != want {
 		t.Errorf("stats %+v, want %+v", s.stats, want)
 	}
