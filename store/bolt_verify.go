@@ -38,6 +38,12 @@ var order = binary.NativeEndian
 //
 // bbolt itself takes its pages at their word: a wrong number makes it panic,
 // loop, or read outside of its mapping. Its own Check does too.
+//
+// What bbolt never writes is damage even where it can be read, because bbolt
+// relies on it to write. It finds a page's place in the branch above by the
+// page's first key (its node.go, spill and rebalance): under any other key the
+// new page would be put beside the old one, which is free to be overwritten
+// from then on. And it panics at an empty key, and at a branch of one page.
 type verifier struct {
 	r        io.ReaderAt
 	pageSize uint64
@@ -126,29 +132,30 @@ func (v *verifier) page(n uint64) ([]byte, error) {
 	return page, nil
 }
 
-// tree checks the pages from n down, whose keys must be in [low, high); nil is open.
-func (v *verifier) tree(n uint64, low, high []byte) error {
+// tree checks the pages from n down, whose first key must be first, and all of
+// whose keys must be below high; nil is any.
+func (v *verifier) tree(n uint64, first, high []byte) error {
 	page, err := v.page(n)
 	if err != nil {
 		return err
 	}
 	switch flags := order.Uint16(page[8:]); flags {
 	case flagLeaf:
-		if err := v.leaf(page, low, high); err != nil {
+		if err := v.leaf(page, first, high); err != nil {
 			return fmt.Errorf("page %d: %w", n, err)
 		}
 		return nil
 	case flagBranch:
-		return v.branch(n, page, low, high)
+		return v.branch(n, page, first, high)
 	default:
 		return fmt.Errorf("page %d has the type %#x inside a tree", n, flags)
 	}
 }
 
-func (v *verifier) branch(n uint64, page, low, high []byte) error {
+func (v *verifier) branch(n uint64, page, first, high []byte) error {
 	count := int(order.Uint16(page[10:]))
-	if count == 0 {
-		return fmt.Errorf("page %d is a branch without leaves", n)
+	if count < 2 {
+		return fmt.Errorf("page %d is a branch with %d pages below it", n, count)
 	}
 	keys := make([][]byte, count)
 	children := make([]uint64, count)
@@ -161,7 +168,7 @@ func (v *verifier) branch(n uint64, page, low, high []byte) error {
 		if !ok {
 			return fmt.Errorf("page %d: key %d is outside of it", n, i)
 		}
-		if err := inOrder(i, key, keys, low, high); err != nil {
+		if err := inOrder(i, key, keys, first, high); err != nil {
 			return fmt.Errorf("page %d: %w", n, err)
 		}
 		keys[i], children[i] = key, order.Uint64(page[at+8:])
@@ -178,9 +185,13 @@ func (v *verifier) branch(n uint64, page, low, high []byte) error {
 	return nil
 }
 
-// leaf checks a leaf page, or a small bucket's page inside of a value.
-func (v *verifier) leaf(page, low, high []byte) error {
+// leaf checks a leaf page, or a small bucket's page inside of a value. Only one
+// that is a whole tree may be empty.
+func (v *verifier) leaf(page, first, high []byte) error {
 	count := int(order.Uint16(page[10:]))
+	if count == 0 && first != nil {
+		return fmt.Errorf("there is nothing in it")
+	}
 	keys := make([][]byte, count)
 	for i := range count {
 		at := pageHeader + i*elementSize
@@ -196,7 +207,7 @@ func (v *verifier) leaf(page, low, high []byte) error {
 		if both, ok = slice(page, at, pos, uint32(min(uint64(ksize)+uint64(vsize), math.MaxUint32))); !ok {
 			return fmt.Errorf("value %d is outside of it", i)
 		}
-		if err := inOrder(i, key, keys, low, high); err != nil {
+		if err := inOrder(i, key, keys, first, high); err != nil {
 			return err
 		}
 		keys[i] = key
@@ -266,15 +277,15 @@ func slice(page []byte, element int, pos, size uint32) ([]byte, bool) {
 	return page[from:to], true
 }
 
-// inOrder holds key i against the one before it and the range of its page.
-func inOrder(i int, key []byte, keys [][]byte, low, high []byte) error {
-	ok := high == nil || bytes.Compare(key, high) < 0
-	if i == 0 {
-		ok = ok && bytes.Compare(key, low) >= 0
-	} else {
-		ok = ok && bytes.Compare(key, keys[i-1]) > 0
-	}
-	if !ok {
+// inOrder holds key i against the one before it, and against what the branch
+// above says of the page.
+func inOrder(i int, key []byte, keys [][]byte, first, high []byte) error {
+	switch {
+	case len(key) == 0:
+		return fmt.Errorf("key %d is empty", i)
+	case i == 0 && first != nil && !bytes.Equal(key, first):
+		return fmt.Errorf("it begins with key %q, and the page above it says %q", key, first)
+	case i > 0 && bytes.Compare(key, keys[i-1]) <= 0, high != nil && bytes.Compare(key, high) >= 0:
 		return fmt.Errorf("key %d is not in order", i)
 	}
 	return nil

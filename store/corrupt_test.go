@@ -2,10 +2,13 @@ package store_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,6 +26,56 @@ import (
 type sample struct {
 	file   []byte
 	states [2]string
+}
+
+// pageSize is that of the sample in testdata.
+const pageSize = 4096
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+// readSample gives the sample in testdata, so that damage at a place is the
+// same damage each time: bbolt lays out the pages of a new one by chance.
+func readSample(t testing.TB) sample {
+	t.Helper()
+	s := makeSample(t) // for what is in it
+	f, err := os.Open(filepath.Join("testdata", "edge.db.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.file, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestSample: a file that an earlier program has written is read and written.
+func TestSample(t *testing.T) {
+	if *update {
+		var out bytes.Buffer
+		z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.Write(makeSample(t).file); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join("testdata", "edge.db.gz"), out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range []sample{readSample(t), makeSample(t)} {
+		if s.open(t, s.file) {
+			t.Error("an undamaged file is refused")
+		}
+	}
 }
 
 func makeSample(t testing.TB) sample {
@@ -101,20 +154,45 @@ func (s sample) open(t testing.TB, file []byte) bool {
 	if state != s.states[1] && state != s.states[0] {
 		t.Fatalf("a damaged file was opened, and its content is another: %.200s", state)
 	}
-	for i := range 2 {
-		if _, err := b.Commit(context.Background(), store.Op{Key: fmt.Sprint("new", i), Value: make([]byte, 3000)}); err != nil {
-			t.Fatalf("the file was opened, and cannot be written to: %v", err)
-		}
+	rewrite(t, b)
+	state = stateOf(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = store.OpenBolt(path); err != nil {
+		t.Fatalf("the file was opened, and cannot be any more after it was written to: %v", err)
+	}
+	if now := stateOf(t, b); now != state {
+		t.Fatalf("the file was opened, and does not hold what was written to it: %.200s, want %.200s", now, state)
 	}
 	return false
 }
 
-func TestOpenBoltDamaged(t *testing.T) {
-	s := makeSample(t)
-	if s.open(t, s.file) {
-		t.Fatal("the undamaged file is refused")
+// rewrite changes every page of a store: it replaces all values, adds some, and
+// removes the most of them, until pages are joined.
+func rewrite(t testing.TB, b *store.Bolt) {
+	t.Helper()
+	entries, _, err := b.List(context.Background(), "")
+	if err != nil {
+		t.Fatal(err)
 	}
-	page := os.Getpagesize()
+	commits := [3][]store.Op{1: {{Key: "new", Value: make([]byte, 3000)}, {Key: "zzz", Value: make([]byte, 3000)}}}
+	for i, e := range entries {
+		commits[0] = append(commits[0], store.Op{Key: e.Key, Value: make([]byte, 200+10*i), If: e.Revision})
+		if i%16 != 0 {
+			commits[2] = append(commits[2], store.Op{Key: e.Key, Any: true})
+		}
+	}
+	for _, ops := range commits {
+		if _, err := b.Commit(context.Background(), ops...); err != nil {
+			t.Fatalf("the file was opened, and cannot be written to: %v", err)
+		}
+	}
+}
+
+func TestOpenBoltDamaged(t *testing.T) {
+	s := readSample(t)
+	page := pageSize
 	damage := func(from, to int, with byte) []byte {
 		file := bytes.Clone(s.file)
 		for i := from; i < to; i++ {
@@ -161,11 +239,11 @@ func TestOpenBoltDamaged(t *testing.T) {
 
 // TestOpenBoltFlipped flips bits, where it hurts most more often.
 func TestOpenBoltFlipped(t *testing.T) {
-	s := makeSample(t)
+	s := readSample(t)
 	seed := [2]uint64{rand.Uint64(), rand.Uint64()}
 	r := rand.New(rand.NewPCG(seed[0], seed[1]))
 	t.Logf("seed %d %d", seed[0], seed[1])
-	page := os.Getpagesize()
+	page := pageSize
 	rounds := 250
 	if testing.Short() {
 		rounds = 100
@@ -191,14 +269,16 @@ func TestOpenBoltFlipped(t *testing.T) {
 }
 
 func FuzzOpenBolt(f *testing.F) {
-	s := makeSample(f)
-	page := uint32(os.Getpagesize())
+	s := readSample(f)
+	page := uint32(pageSize)
 	f.Add(uint32(0), []byte{0})
 	f.Add(4*page+10, []byte{0})
 	f.Add(2*page, []byte{3, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Add(3*page+8, []byte{1, 0, 0xff, 0xff})
 	f.Add(4*page+12, []byte{0xff, 0xff, 0xff, 0x7f})
 	f.Add(5*page+16, binary.LittleEndian.AppendUint64(nil, 5))
+	f.Add(15*page+16, binary.LittleEndian.AppendUint64(nil, 5)) // the branch: its first key is empty
+	f.Add(15*page+10, []byte{1, 0})
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
 		file := bytes.Clone(s.file)
 		copy(file[int(at)%len(file):], patch)
