@@ -57,6 +57,7 @@ type Peer struct {
 type PeerStatus struct {
 	Key           keys.Public
 	Endpoint      netip.AddrPort // the last that an authenticated packet came from, or the configured one; zero: none
+	Stream        bool           // Endpoint is the other end of a stream, and not a UDP address
 	LastHandshake time.Time      // zero: never
 	RxBytes       uint64         // of outer packets, without UDP and IP headers
 	TxBytes       uint64
@@ -83,7 +84,7 @@ func Open(cfg Config) (*Device, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if b, ok := cfg.Bind.(*UDPBind); ok {
+	if b, ok := cfg.Bind.(interface{ setLogger(*slog.Logger) }); ok {
 		b.setLogger(cfg.Logger)
 	}
 	in := newInbound()
@@ -282,6 +283,23 @@ func (d *Device) lookup(key keys.Public) (*device.Peer, error) {
 		return nil, fmt.Errorf("WireGuard peer %s: %w", key.Short(), ErrUnknownPeer)
 	}
 	return peer, nil
+}
+
+// Rebind closes the bind's UDP sockets and opens new ones, on the port that the
+// bind was made with, or on a new one if that is 0. Sessions stay. The source
+// addresses that peers' packets came to are forgotten, so that the system
+// chooses anew. After an error the device is without sockets, until Rebind
+// succeeds.
+func (d *Device) Rebind() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	if err := d.dev.IpcSet("listen_port=0\n"); err != nil {
+		return fmt.Errorf("open new sockets for WireGuard: %w", err)
+	}
+	return nil
 }
 
 // Port is the port that the bind reported when the device came up.

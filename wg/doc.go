@@ -12,7 +12,10 @@
 // The device is wireguard-go's. This package speaks its configuration
 // protocol, so that no one else has to, and brings a [UDPBind] of its own: one
 // that listens on exactly the address it is given, moves many datagrams with
-// one system call, and keeps going where segmentation offload does not.
+// one system call, and keeps going where segmentation offload does not. Where
+// UDP does not pass, [Streams] carry the same packets; [Paths] joins several
+// UDP addresses and streams into one bind, and finds out which of a peer's
+// addresses works.
 //
 // Facts about wireguard-go in this package's comments were read in the version
 // of go.mod, in the file that the comment names.

@@ -16,6 +16,7 @@ import (
 type Endpoint struct {
 	endpointKey
 	wire wireEndpoint
+	via  *UDPBind // whose socket the packet came to; nil: from the configuration
 
 	srcCleared atomic.Bool // send without src from now on
 
@@ -107,6 +108,7 @@ func (e *Endpoint) DstToBytes() []byte {
 // asked for before the next change. So a flood of addresses cannot drive out
 // the peers that are talking.
 type endpointCache struct {
+	via        *UDPBind // of the socket
 	young, old map[endpointKey]*Endpoint
 	lastKey    endpointKey
 	last       *Endpoint
@@ -133,6 +135,7 @@ func (c *endpointCache) lookup(key endpointKey) (*Endpoint, error) {
 		if ep, err = newEndpoint(key); err != nil {
 			return nil, err
 		}
+		ep.via = c.via
 		c.put(key, ep)
 	}
 	c.lastKey, c.last = key, ep

@@ -34,6 +34,7 @@ type rx struct {
 
 func (r *rx) init(s *socket) {
 	r.sock = s
+	r.cache.via = s.bind
 	r.memory = make([]byte, rxMessages*rxBuffer)
 	r.attempt = r.recvmmsg
 	for i := range r.hdrs {

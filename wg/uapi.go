@@ -111,6 +111,7 @@ func parseStatus(r io.Reader) (status, error) {
 			}
 		case peer == nil: // of the device, like private_key and fwmark
 		case key == "endpoint":
+			value, peer.Stream = strings.CutPrefix(value, streamMark)
 			peer.Endpoint, err = netip.ParseAddrPort(value)
 		case key == "last_handshake_time_sec":
 			sec, err = strconv.ParseInt(value, 10, 64)

@@ -24,7 +24,7 @@ func (b *UDPBind) wrap(c *net.UDPConn, _ bool) (*socket, error) {
 	// The system may allow less, and there is no way around that.
 	_ = c.SetReadBuffer(wantBuffer)
 	_ = c.SetWriteBuffer(wantBuffer)
-	return &socket{conn: c}, nil
+	return &socket{conn: c, cache: endpointCache{via: b}}, nil
 }
 
 // configure has nothing to prepare before a socket is bound.

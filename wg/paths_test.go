@@ -1,0 +1,408 @@
+package wg
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// pathsNode is a node on a bind of several ways.
+func pathsNode(t testing.TB, id byte, streams *Streams, udp ...*UDPBind) (*node, *Paths) {
+	t.Helper()
+	paths := Join(streams, udp...)
+	return openNode(t, id, udp[0], paths, newKey(t)), paths
+}
+
+func newTestStreams(t testing.TB) *Streams {
+	s := NewStreams()
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// joined makes a stream between two sets over TCP, and returns its ends, and
+// what Run of each returned once it has.
+func joined(t testing.TB, a, b *Streams, oa, ob StreamOptions) (endA, endB *Stream, overA, overB <-chan error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ca, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	endA, overA = running(t, a, ca, oa)
+	endB, overB = running(t, b, cb, ob)
+	return endA, endB, overA, overB
+}
+
+func running(t testing.TB, s *Streams, c net.Conn, o StreamOptions) (*Stream, <-chan error) {
+	t.Helper()
+	st, err := s.Attach(c, c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- st.Run(context.Background(), o) }()
+	t.Cleanup(func() { st.Close() })
+	return st, over
+}
+
+func ended(t testing.TB, over <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-over:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the stream does not end")
+		return nil
+	}
+}
+
+// A session moves from UDP to a stream and back, and nothing but the endpoint
+// changes for either side.
+func TestStreamCarriesASession(t *testing.T) {
+	streamsA, streamsB := newTestStreams(t), newTestStreams(t)
+	a, pathsA := pathsNode(t, 1, streamsA, UDP(loopback4))
+	b, _ := pathsNode(t, 2, streamsB, UDP(loopback4))
+	introduce(t, a, b, b.bind.LocalAddr())
+	exchange(t, a, b, 100)
+	if s := peerOf(t, a, b); s.Stream || s.Endpoint != b.bind.LocalAddr() {
+		t.Fatalf("%+v is no UDP endpoint", s)
+	}
+
+	st, _, _, _ := joined(t, streamsA, streamsB, StreamOptions{}, StreamOptions{Probation: time.Hour})
+	pathsA.Aim(st.Endpoint())
+	if err := a.Restart(b.pub); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream is the way to b", func() bool { return peerOf(t, a, b).Stream })
+	pathsA.Aim()
+	exchange(t, a, b, 1000)
+	for _, s := range []PeerStatus{peerOf(t, a, b), peerOf(t, b, a)} {
+		if !s.Stream {
+			t.Errorf("%+v: not over the stream", s)
+		}
+	}
+	if got := peerOf(t, a, b).Endpoint; got != st.Endpoint().AddrPort() {
+		t.Errorf("endpoint %v, want %v", got, st.Endpoint().AddrPort())
+	}
+
+	back, err := pathsA.At(b.bind.LocalAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pathsA.Aim(back)
+	if err := a.Restart(b.pub); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "UDP is the way to b", func() bool { return !peerOf(t, a, b).Stream })
+	exchange(t, a, b, 100)
+	if peerOf(t, b, a).Stream {
+		t.Error("b still uses the stream")
+	}
+}
+
+// The first message goes to all that it is aimed at, and the one that works
+// becomes the way: the first is a hole, the second is a peer, the third is of a
+// family without a socket.
+func TestAimFindsTheWay(t *testing.T) {
+	a, paths := pathsNode(t, 1, nil, UDP(loopback4))
+	b := newNode(t, 2, UDP(loopback4))
+	hole := listenUDP(t)
+	defer hole.Close()
+	introduce(t, a, b, addrOf(hole))
+	var targets []conn.Endpoint
+	for _, addr := range []netip.AddrPort{addrOf(hole), b.bind.LocalAddr(), netip.MustParseAddrPort("[2001:db8::1]:1")} {
+		ep, err := paths.At(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets = append(targets, ep)
+	}
+	paths.Aim(targets...)
+	deliver(t, a, b, 1, 100)
+	if got := peerOf(t, a, b).Endpoint; got != b.bind.LocalAddr() {
+		t.Errorf("endpoint %v, want %v", got, b.bind.LocalAddr())
+	}
+	if err := hole.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2048)
+	if n, err := hole.Read(buf); err != nil || !isInitiation(buf[:n]) {
+		t.Errorf("the hole got %d bytes, %v", n, err)
+	}
+}
+
+// A device with several UDP addresses answers from the one that was called, and
+// begins on all when it knows a peer's address from its configuration alone.
+func TestSeveralAddresses(t *testing.T) {
+	second := UDP(netip.MustParseAddrPort("127.0.0.2:0"))
+	b, _ := pathsNode(t, 2, nil, UDP(loopback4), second)
+	a := newNode(t, 1, UDP(loopback4))
+	introduce(t, a, b, second.LocalAddr())
+	exchange(t, a, b, 50)
+	if got := peerOf(t, a, b).Endpoint; got != second.LocalAddr() {
+		t.Errorf("answers come from %v, not from %v, which was called", got, second.LocalAddr())
+	}
+
+	hear := listenUDP(t)
+	defer hear.Close()
+	c := newNode(t, 3, UDP(loopback4))
+	setPeer(t, b, Peer{Key: c.pub, Endpoint: addrOf(hear), AllowedIPs: host(c)})
+	if err := b.Handshake(c.pub); err != nil {
+		t.Fatal(err)
+	}
+	if err := hear.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	var from []netip.AddrPort
+	for buf := make([]byte, 2048); len(from) < 2; {
+		_, addr, err := hear.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatalf("heard from %v: %v", from, err)
+		}
+		if !slices.Contains(from, addr) {
+			from = append(from, addr)
+		}
+	}
+}
+
+// New sockets keep the session, and the peer follows to the new port.
+func TestRebind(t *testing.T) {
+	a, b := pair(t, UDP(loopback4), UDP(loopback4))
+	exchange(t, a, b, 50)
+	before := peerOf(t, b, a)
+	for seq := range uint32(3) {
+		was := a.bind.LocalAddr()
+		if err := a.Rebind(); err != nil {
+			t.Fatal(err)
+		}
+		deliver(t, a, b, seq, 100)
+		deliver(t, b, a, seq, 100)
+		got := peerOf(t, b, a)
+		if got.Endpoint == was || got.Endpoint != a.bind.LocalAddr() {
+			t.Errorf("the peer is at %v for b; it was at %v and is at %v", got.Endpoint, was, a.bind.LocalAddr())
+		}
+		if got.LastHandshake != before.LastHandshake {
+			t.Error("there was another handshake")
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Rebind(); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+// frame is a packet as a stream carries it.
+func frame(p []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(p))), p...)
+}
+
+func message(kind byte, size int) []byte {
+	p := make([]byte, size)
+	rand.Read(p)
+	copy(p, []byte{kind, 0, 0, 0})
+	return p
+}
+
+// Strangers get nothing out of a stream, and soon not even the connection.
+func TestStreamsAndStrangers(t *testing.T) {
+	initiation := message(device.MessageInitiationType, device.MessageInitiationSize)
+	for name, c := range map[string]struct {
+		send []byte
+		want error
+	}{
+		"silence":              {nil, ErrNoHandshake},
+		"HTTP":                 {[]byte("GET / HTTP/1.1\r\n" + string(make([]byte, 20000))), ErrNotWireGuard},
+		"no packet":            {frame(make([]byte, 100)), ErrNotWireGuard},
+		"short":                {frame([]byte{1, 0, 0}), ErrNotWireGuard},
+		"empty":                {frame(nil), ErrNotWireGuard},
+		"wrong length":         {frame(initiation[:147]), ErrNotWireGuard},
+		"data first":           {frame(message(device.MessageTransportType, 100)), ErrNoHandshake},
+		"a stranger's message": {slices.Concat(frame(initiation), frame(initiation)), ErrNoHandshake},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			streams := newTestStreams(t)
+			pathsNode(t, 2, streams, UDP(loopback4))
+			here, there := net.Pipe()
+			defer here.Close()
+			st, err := streams.Attach(there, loopback4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over := make(chan error, 1)
+			go func() { over <- st.Run(context.Background(), StreamOptions{Probation: 300 * time.Millisecond}) }()
+			got := make(chan []byte, 1)
+			go func() {
+				p, _ := io.ReadAll(here)
+				got <- p
+			}()
+			here.Write(c.send) // may be cut off
+			if err := ended(t, over); !errors.Is(err, c.want) {
+				t.Errorf("it ended with %v, want %v", err, c.want)
+			}
+			if p := <-got; len(p) > 0 {
+				t.Errorf("it was answered with %d bytes", len(p))
+			}
+		})
+	}
+}
+
+// An agent that we know passes the probation.
+func TestProbationEndsWithTheHandshake(t *testing.T) {
+	streamsA, streamsB := newTestStreams(t), newTestStreams(t)
+	a, paths := pathsNode(t, 1, streamsA, UDP(loopback4))
+	b, _ := pathsNode(t, 2, streamsB, UDP(loopback4))
+	introduce(t, a, b, netip.MustParseAddrPort("127.0.0.1:9"))
+	probation := time.Second
+	st, _, over, _ := joined(t, streamsA, streamsB, StreamOptions{}, StreamOptions{Probation: probation})
+	paths.Aim(st.Endpoint())
+	deliver(t, a, b, 1, 100)
+	select {
+	case err := <-over:
+		t.Fatalf("it ended: %v", err)
+	case <-time.After(2 * probation):
+	}
+	exchange(t, a, b, 50)
+}
+
+// A peer that reads nothing costs a bounded queue, and holds up nobody.
+func TestStuckStreamDropsPackets(t *testing.T) {
+	streams := newTestStreams(t)
+	here, there := net.Pipe() // nobody reads here
+	defer here.Close()
+	st, over := runningPipe(t, streams, there)
+	packets := [][]byte{message(device.MessageTransportType, 1400)}
+	for range 2 * outboxSize / 1400 {
+		if err := st.Endpoint().send(packets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st.Dropped() == 0 {
+		t.Error("nothing was dropped")
+	}
+	st.mu.Lock()
+	if len(st.out) > outboxSize {
+		t.Errorf("%d bytes wait", len(st.out))
+	}
+	st.mu.Unlock()
+	st.Close()
+	ended(t, over)
+	if err := st.Endpoint().send(packets); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func runningPipe(t testing.TB, s *Streams, c net.Conn) (*Stream, <-chan error) {
+	t.Helper()
+	st, err := s.Attach(c, loopback4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- st.Run(context.Background(), StreamOptions{}) }()
+	return st, over
+}
+
+// However the bytes are cut, the same packets come out.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte{}, uint8(1))
+	f.Add(frame(message(device.MessageInitiationType, device.MessageInitiationSize)), uint8(7))
+	f.Add(slices.Concat(frame(message(4, 32)), frame(message(4, 1500)), frame(message(2, 92))), uint8(255))
+	f.Add([]byte{0, 4, 4, 0, 0, 0}, uint8(1))
+	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
+		var want [][]byte
+		sound := true
+		for rest := data; ; {
+			p, next, _ := nextFrame(rest)
+			if p == nil {
+				break
+			}
+			if !isPacket(p) {
+				sound = false
+				break
+			}
+			want = append(want, p)
+			rest = next
+		}
+		s := NewStreams()
+		defer s.Close()
+		receive := s.open()
+		st, err := s.Attach(&cutConn{data: data, step: int(step)*37 + 1}, loopback4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error, 1)
+		go func() {
+			err := st.Run(context.Background(), StreamOptions{})
+			for len(s.in) > 0 { // what it left is received first
+				runtime.Gosched()
+			}
+			s.shut()
+			over <- err
+		}()
+		var got [][]byte
+		bufs, sizes, eps := [][]byte{make([]byte, 65535), make([]byte, 65535)}, make([]int, 2), make([]conn.Endpoint, 2)
+		for {
+			if len(got) == len(want) {
+				break
+			}
+			n, err := receive(bufs, sizes, eps)
+			if err != nil {
+				break // a frame that is no packet ends the stream, and drops what came with it
+			}
+			for i := range n {
+				got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
+			}
+		}
+		if err := <-over; !sound && !errors.Is(err, ErrNotWireGuard) {
+			t.Errorf("ended with %v", err)
+		}
+		if sound && len(got) != len(want) {
+			t.Fatalf("%d packets, want %d", len(got), len(want))
+		}
+		for i, p := range got {
+			if !bytes.Equal(p, want[i]) {
+				t.Fatalf("packet %d of %d bytes is another than that of %d bytes", i, len(p), len(want[i]))
+			}
+		}
+	})
+}
+
+// cutConn gives data in pieces of step bytes.
+type cutConn struct {
+	net.Conn
+	data []byte
+	step int
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	n := copy(p, c.data[:min(len(c.data), c.step)])
+	if c.data = c.data[n:]; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (c *cutConn) Close() error { return nil }

@@ -1,0 +1,313 @@
+package wg
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+const (
+	// outboxSize is how many bytes may wait for a stream that takes them too
+	// slowly. What comes then is dropped, as by any router whose queue is full.
+	outboxSize = 512 << 10
+	// stuckAfter is how long one write may take before the stream is given up.
+	stuckAfter = 15 * time.Second
+	// frameHeader is the length in front of each packet.
+	frameHeader = 2
+)
+
+var (
+	// ErrNoHandshake ends a stream that brought no valid handshake in time.
+	ErrNoHandshake = errors.New("the stream brought no valid WireGuard handshake")
+	// ErrNotWireGuard ends a stream that carries something else.
+	ErrNotWireGuard = errors.New("the stream carries something that is no WireGuard packet")
+)
+
+// Stream is one connection that carries packets.
+type Stream struct {
+	set  *Streams
+	conn net.Conn
+	ep   *StreamEndpoint
+
+	answered atomic.Bool   // a peer that we know is at the other end
+	dropped  atomic.Uint64 // packets for which there was no room
+
+	wake chan struct{} // has a token when there is something in out
+	done chan struct{}
+	once sync.Once // of closing done
+
+	mu  sync.Mutex // guards out
+	out []byte     // frames that wait; nil after the end
+}
+
+// Endpoint stands for the other end.
+func (st *Stream) Endpoint() *StreamEndpoint { return st.ep }
+
+// Done is closed when the stream has ended.
+func (st *Stream) Done() <-chan struct{} { return st.done }
+
+// Dropped is how many packets found no room.
+func (st *Stream) Dropped() uint64 { return st.dropped.Load() }
+
+// Close ends the stream, and makes Run return.
+func (st *Stream) Close() error {
+	var err error
+	st.once.Do(func() {
+		close(st.done)
+		err = st.conn.Close()
+	})
+	return err
+}
+
+// Run carries packets until the connection or ctx ends, and closes it. The
+// error says why: io.EOF when the other end did.
+func (st *Stream) Run(ctx context.Context, o StreamOptions) error {
+	stop := context.AfterFunc(ctx, func() { st.Close() })
+	defer stop()
+	var writer sync.WaitGroup
+	var failure error // valid after writer.Wait
+	writer.Go(func() {
+		if failure = st.write(); failure != nil {
+			st.Close()
+		}
+	})
+	var expired atomic.Bool
+	if o.Probation > 0 {
+		timer := time.AfterFunc(o.Probation, func() {
+			if !st.answered.Load() {
+				expired.Store(true)
+				st.Close()
+			}
+		})
+		defer timer.Stop()
+	}
+	err := st.read(o)
+	st.Close()
+	st.set.forget(st)
+	writer.Wait()
+	st.mu.Lock()
+	st.out = nil
+	st.mu.Unlock()
+	switch {
+	case expired.Load():
+		return ErrNoHandshake
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, net.ErrClosed) && failure != nil:
+		return failure
+	}
+	return err
+}
+
+// read hands packets on until the connection breaks.
+func (st *Stream) read(o StreamOptions) error {
+	c := st.set.chunk()
+	defer func() { st.set.release(c) }()
+	for n := 0; ; {
+		if o.Idle > 0 {
+			if err := st.conn.SetReadDeadline(time.Now().Add(o.Idle)); err != nil {
+				return err
+			}
+		}
+		m, err := st.conn.Read(c.buf[n:])
+		n += m
+		end, need, ferr := st.wholeFrames(c.buf[:n], o)
+		if ferr != nil {
+			return ferr
+		}
+		if end > 0 {
+			next := st.set.chunk()
+			if n-end > len(next.buf) { // the start of another large packet
+				st.set.release(next)
+				next = &chunk{buf: make([]byte, need)}
+			}
+			rest := copy(next.buf, c.buf[end:n])
+			c.from, c.data = st.ep, c.buf[:end]
+			select {
+			case st.set.in <- c:
+			case <-st.done:
+				st.set.release(c)
+				c = next
+				return net.ErrClosed
+			}
+			c, n = next, rest
+		}
+		if need > len(c.buf) {
+			big := &chunk{buf: make([]byte, need)}
+			copy(big.buf, c.buf[:n])
+			st.set.release(c)
+			c = big
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) && n > 0 {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+}
+
+// wholeFrames is how far the whole frames in p reach, and how many bytes the
+// frame after them will have in all, 0 when that is not yet known.
+func (st *Stream) wholeFrames(p []byte, o StreamOptions) (end, need int, err error) {
+	for rest := p; ; {
+		packet, next, size := nextFrame(rest)
+		if packet == nil {
+			return end, size, nil
+		}
+		if !isPacket(packet) {
+			return 0, 0, ErrNotWireGuard
+		}
+		if o.Probation > 0 && !isInitiation(packet) && !st.answered.Load() {
+			return 0, 0, ErrNoHandshake
+		}
+		end += frameHeader + len(packet)
+		rest = next
+	}
+}
+
+// nextFrame takes the first frame off p. packet is nil when it is not all
+// there; size is the whole frame's then, if that is known already.
+func nextFrame(p []byte) (packet, rest []byte, size int) {
+	if len(p) < frameHeader {
+		return nil, p, 0
+	}
+	size = frameHeader + int(binary.BigEndian.Uint16(p))
+	if len(p) < size {
+		return nil, p, size
+	}
+	return p[frameHeader:size:size], p[size:], size
+}
+
+// isPacket reports whether p is a WireGuard packet by type and length (the
+// WireGuard paper, section 5.4).
+func isPacket(p []byte) bool {
+	if len(p) < 4 {
+		return false
+	}
+	switch binary.LittleEndian.Uint32(p) {
+	case device.MessageInitiationType:
+		return len(p) == device.MessageInitiationSize
+	case device.MessageResponseType:
+		return len(p) == device.MessageResponseSize
+	case device.MessageCookieReplyType:
+		return len(p) == device.MessageCookieReplySize
+	case device.MessageTransportType:
+		return len(p) >= device.MessageTransportSize
+	}
+	return false
+}
+
+// send queues packets, all in one run.
+func (st *Stream) send(bufs [][]byte) error {
+	if !st.answered.Load() && answers(bufs[0]) {
+		st.answered.Store(true)
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	select {
+	case <-st.done:
+		return errStreamClosed
+	default:
+	}
+	for i, b := range bufs {
+		if len(b) > 0xffff {
+			return fmt.Errorf("a packet of %d bytes is too large for a stream", len(b))
+		}
+		if len(st.out)+frameHeader+len(b) > outboxSize {
+			st.dropped.Add(uint64(len(bufs) - i))
+			break
+		}
+		st.out = binary.BigEndian.AppendUint16(st.out, uint16(len(b)))
+		st.out = append(st.out, b...)
+	}
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// answers tells packets that WireGuard sends only to a peer that it knows. It
+// sends cookies to anybody who has its public key.
+func answers(p []byte) bool {
+	t := binary.LittleEndian.Uint32(p)
+	return t == device.MessageResponseType || t == device.MessageTransportType
+}
+
+// write sends what is queued, all that is there with one call, until the end.
+func (st *Stream) write() error {
+	var spare []byte
+	for {
+		select {
+		case <-st.wake:
+		case <-st.done:
+			return nil
+		}
+		st.mu.Lock()
+		out := st.out
+		st.out = spare[:0]
+		st.mu.Unlock()
+		if len(out) > 0 {
+			if err := st.conn.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
+				return err
+			}
+			if _, err := st.conn.Write(out); err != nil {
+				return err
+			}
+		}
+		if spare = out; cap(spare) > outboxSize/4 {
+			spare = nil // an idle stream holds no large buffer
+		}
+	}
+}
+
+// StreamEndpoint is the other end of a stream. It implements conn.Endpoint.
+type StreamEndpoint struct {
+	stream *Stream
+	addr   netip.AddrPort
+}
+
+var _ conn.Endpoint = (*StreamEndpoint)(nil)
+
+func (e *StreamEndpoint) send(bufs [][]byte) error { return e.stream.send(bufs) }
+
+// AddrPort is the address of the other end.
+func (e *StreamEndpoint) AddrPort() netip.AddrPort { return e.addr }
+
+// ClearSrc implements conn.Endpoint; a connection keeps its source.
+func (e *StreamEndpoint) ClearSrc() {}
+
+// SrcIP implements conn.Endpoint.
+func (e *StreamEndpoint) SrcIP() netip.Addr { return netip.Addr{} }
+
+// SrcToString implements conn.Endpoint.
+func (e *StreamEndpoint) SrcToString() string { return "" }
+
+// DstIP implements conn.Endpoint.
+func (e *StreamEndpoint) DstIP() netip.Addr { return e.addr.Addr() }
+
+// streamMark tells a stream's address from a UDP address in WireGuard's status.
+const streamMark = "tls:"
+
+// DstToString implements conn.Endpoint.
+func (e *StreamEndpoint) DstToString() string { return streamMark + e.addr.String() }
+
+// DstToBytes implements conn.Endpoint: what a cookie is bound to.
+func (e *StreamEndpoint) DstToBytes() []byte {
+	b, err := e.addr.MarshalBinary()
+	if err != nil {
+		panic("wg: " + err.Error()) // it has no error to return
+	}
+	return b
+}
