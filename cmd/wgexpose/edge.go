@@ -69,6 +69,9 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		closeListener(https)
 		return err
 	}
+	log := a.logger(cfg.LogLevel, cfg.LogFormat)
+	super := supervise(ctx, log, func(ctx context.Context) error { return edgeAnswers(ctx, dir) })
+	defer super.end()
 	e, err := edge.New(edge.Config{
 		Dir:             dir,
 		Domain:          cfg.Domain,
@@ -83,8 +86,12 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		TCPPorts:        cfg.TCPPorts,
 		ListenTCP:       cfg.ListenTCP,
 		Version:         buildVersion(),
-		Ready:           func(r edge.Ready) { a.printReady(r, asJSON) },
-		Logger:          a.logger(cfg.LogLevel, cfg.LogFormat),
+		Ready: func(r edge.Ready) {
+			super.Ready()
+			super.Status("edge for " + r.Domain)
+			a.printReady(r, asJSON)
+		},
+		Logger: log,
 	})
 	if err != nil {
 		closeListener(https)
@@ -92,6 +99,17 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		return err
 	}
 	return e.Run(ctx)
+}
+
+// edgeAnswers asks this very edge for something, the way that commands do.
+func edgeAnswers(ctx context.Context, dir *statedir.Dir) (err error) {
+	admin, err := edge.OpenAdmin(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, admin.Close()) }()
+	_, err = admin.Invites(ctx)
+	return err
 }
 
 // readyEvent is the line that "edge --json" prints when everything serves. A

@@ -14,8 +14,12 @@ package main
 import (
 	"context"
 	"os"
+
+	"github.com/wgexpose/wgexpose/service"
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(service.Run(context.Background(), func(ctx context.Context) int {
+		return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	}))
 }

@@ -132,7 +132,7 @@ To see all of it on one machine: wgexpose demo`,
 	}
 	add(groupAgent, a.joinCommand(), a.httpCommand(), a.tcpCommand(), a.upCommand(), a.statusCommand())
 	add(groupEdge, a.edgeCommand())
-	add(groupOther, a.demoCommand(), a.versionCommand())
+	add(groupOther, a.serviceCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	root.InitDefaultHelpCmd()

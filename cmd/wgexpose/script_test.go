@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "run"))
 			running := make(processes)
 			env.Values[processesKey{}] = running
+			env.Values[scriptKey{}] = &script{}
 			env.Defer(running.killAll)
 			return os.MkdirAll(filepath.Join(home, "run"), 0o700)
 		},
@@ -55,6 +56,9 @@ func TestScripts(t *testing.T) {
 			"expand":    expand,
 			"fetch":     fetch,
 			"talk":      talk,
+
+			"notifysocket": notifySocket,
+			"notified":     notified,
 		},
 		Condition: func(name string) (bool, error) {
 			switch name {

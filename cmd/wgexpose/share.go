@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/wgexpose/wgexpose/agent"
@@ -21,13 +23,23 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	}
 	ctx, stop := drainOnSignal(cmd.Context())
 	defer stop()
+	log := a.logger(cfg.LogLevel, cfg.LogFormat)
+	super := supervise(ctx, log, func(ctx context.Context) error {
+		_, err := agent.ReadStatus(ctx, dir)
+		return err
+	})
+	defer super.end()
+	printer := newEventPrinter(a, asJSON)
 	return agent.Run(ctx, agent.Config{
 		Dir:     dir,
 		Tunnels: agentTunnels(tunnels),
 		Keep:    len(tunnels) > 1 || cmd.Name() == "up",
 		Version: buildVersion(),
-		Events:  newEventPrinter(a, asJSON).print,
-		Logger:  a.logger(cfg.LogLevel, cfg.LogFormat),
+		Events: func(e agent.Event) {
+			printer.print(e)
+			super.event(e)
+		},
+		Logger: log,
 	})
 }
 
