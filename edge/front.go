@@ -45,24 +45,30 @@ type frontConfig struct {
 
 // limits are the bounds on what visitors may take and how long the end may take.
 type limits struct {
-	hello  time.Duration // to send a whole ClientHello
-	header time.Duration // to send a request's header; also for the TLS handshake
-	idle   time.Duration // between two requests
-	dial   time.Duration // for the agent and its upstream to accept a connection
-	dials  int           // connections being dialled at once, per tunnel
-	drain  time.Duration // for what is under way, once the front ends
-	cut    time.Duration // for what was cut after that to come to its end
+	hello      time.Duration // to send a whole ClientHello
+	greeted    int           // connections before the end of the TLS handshake
+	greetedPer int           // of them, from one address
+	header     time.Duration // to send a request's header; also for the TLS handshake
+	body       time.Duration // to wait for an upload, see proxy.Config; zero: its defaults
+	stream     time.Duration // the same for one of unknown length
+	idle       time.Duration // between two requests
+	dial       time.Duration // for the agent and its upstream to accept a connection
+	dials      int           // connections being dialled at once, per tunnel
+	drain      time.Duration // for what is under way, once the front ends
+	cut        time.Duration // for what was cut after that to come to its end
 }
 
 func defaultLimits() limits {
 	return limits{
-		hello:  10 * time.Second,
-		header: 10 * time.Second,
-		idle:   2 * time.Minute,
-		dial:   10 * time.Second,
-		dials:  4096, // what agents let wait, see maxWaiting in agent
-		drain:  10 * time.Second,
-		cut:    2 * time.Second,
+		hello:      10 * time.Second,
+		greeted:    4096,
+		greetedPer: 256,
+		header:     10 * time.Second,
+		idle:       2 * time.Minute,
+		dial:       10 * time.Second,
+		dials:      4096, // what agents let wait, see maxWaiting in agent
+		drain:      10 * time.Second,
+		cut:        2 * time.Second,
 	}
 }
 

@@ -43,7 +43,7 @@ func (f *front) servers() []*server {
 		if f.certs != nil {
 			handler = f.certs.HTTPChallenge(http.HandlerFunc(f.redirect))
 		}
-		all = append(all, f.server("http", f.steady(f.cfg.HTTP), handler))
+		all = append(all, f.server("http", strictListener{f.steady(f.cfg.HTTP)}, handler))
 	}
 	return all
 }
@@ -95,6 +95,10 @@ func (s *server) close() { _ = s.http.Close() }
 
 // serveSite answers a request for a tunnel's host.
 func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
+	if ambiguous(r) {
+		proxy.WriteProblem(w, r, badRequest)
+		return
+	}
 	host, err := tunnel.CanonicalHost(hostOnly(r.Host))
 	if err != nil {
 		proxy.WriteProblem(w, r, badHost)
@@ -112,6 +116,13 @@ func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt.ServeHTTP(w, r)
+}
+
+// ambiguous reports whether r, which came over HTTP/2, could be read in two ways:
+// net/http takes the first of several lengths, and blanks in a path. HTTP/1.1 is
+// a strictConn's matter.
+func ambiguous(r *http.Request) bool {
+	return len(r.Header["Content-Length"]) > 1 || strings.Contains(r.RequestURI, " ")
 }
 
 // sameConnection reports whether a connection opened for sni may carry a request

@@ -35,12 +35,13 @@ const (
 )
 
 // greeter is the HTTPS listener as http.Server sees it: Accept returns visitors
-// whose ClientHello is known and named a host that is served here.
+// that named a host which is served here and with whom TLS is agreed on.
 type greeter struct {
 	front    *front
 	listener net.Listener
 	config   *tls.Config
 	greeted  chan net.Conn
+	room     *waitingRoom
 
 	ctx  context.Context // ends with the listener; its cause is Accept's error
 	stop context.CancelCauseFunc
@@ -49,7 +50,8 @@ type greeter struct {
 func newGreeter(f *front, l net.Listener) *greeter {
 	config := f.certs.TLSConfig().Clone()
 	config.GetCertificate = f.shown.remember(config.GetCertificate, f.keepsLeaf)
-	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn)}
+	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn),
+		room: newWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	return g
 }
@@ -65,7 +67,13 @@ func (g *greeter) run() {
 			g.stop(err)
 			return
 		}
-		greeting.Go(func() { g.greet(conn) })
+		place, ok := g.room.enter(conn)
+		if !ok {
+			g.front.log.Debug("visitor turned away", "visitor", conn.RemoteAddr(), "err", "too many connections of this address are being greeted")
+			abort(conn)
+			continue
+		}
+		greeting.Go(func() { g.greet(conn, place) })
 	}
 }
 
@@ -85,39 +93,63 @@ func (g *greeter) Close() error {
 	return g.listener.Close()
 }
 
-// greet reads what a visitor wants and hands it on, or turns it away. It owns
-// conn.
-func (g *greeter) greet(conn net.Conn) {
-	release := context.AfterFunc(g.ctx, func() { conn.Close() })
-	log := g.front.log.With("visitor", conn.RemoteAddr())
-	conn.SetReadDeadline(time.Now().Add(g.front.limits.hello))
-	hello, err := peekHello(conn)
-	if err != nil {
-		log.Debug("visitor turned away", "err", err)
-		var bad *helloError
-		if errors.As(err, &bad) && len(bad.Answer) > 0 {
-			sayAndClose(conn, bad.Answer)
-		}
-		release()
-		conn.Close()
+// greet reads what a visitor wants and finishes TLS with it, or turns it away. It
+// owns conn.
+func (g *greeter) greet(conn net.Conn, place *place) {
+	greeted := g.welcome(conn)
+	if place.leave(); greeted == nil {
 		return
 	}
-	if !g.front.serves(hello) {
-		log.Debug("visitor turned away", "err", "no such host", "sni", hello.ServerName)
-		sayAndClose(conn, unrecognizedName)
-		release()
-		return
-	}
-	conn.SetReadDeadline(time.Time{})
-	if !release() {
-		return // closed
-	}
-	greeted := tls.Server(&replayed{Conn: conn, first: hello.Bytes}, g.config)
 	select {
 	case g.greeted <- greeted:
 	case <-g.ctx.Done():
 		conn.Close()
 	}
+}
+
+// welcome is greet while the visitor counts as being greeted. The result has
+// nothing left to shake hands about; nil: conn is closed.
+func (g *greeter) welcome(conn net.Conn) net.Conn {
+	log := g.front.log.With("visitor", conn.RemoteAddr())
+	release := context.AfterFunc(g.ctx, func() { conn.Close() })
+	defer release()
+	turnAway := func(reason any, words []byte, attrs ...any) {
+		log.Debug("visitor turned away", append(attrs, "err", reason)...)
+		if len(words) > 0 {
+			sayAndClose(conn, words)
+		}
+		conn.Close()
+	}
+	conn.SetReadDeadline(time.Now().Add(g.front.limits.hello))
+	hello, err := peekHello(conn)
+	if err != nil {
+		var bad *helloError
+		errors.As(err, &bad) // always is
+		turnAway(err, bad.Answer)
+		return nil
+	}
+	if !g.front.serves(hello) {
+		turnAway("no such host", unrecognizedName, "sni", hello.ServerName)
+		return nil
+	}
+	conn.SetDeadline(time.Now().Add(g.front.limits.header))
+	secure := tls.Server(&replayed{Conn: conn, first: hello.Bytes}, g.config)
+	if err := secure.HandshakeContext(g.ctx); err != nil {
+		turnAway(err, nil, "sni", hello.ServerName)
+		return nil
+	}
+	conn.SetDeadline(time.Time{})
+	if !release() {
+		return nil // closed
+	}
+	switch state := secure.ConnectionState(); state.NegotiatedProtocol {
+	case "h2":
+		return secure
+	case "", "http/1.1":
+		return &secureConn{strictConn: strictConn{Conn: secure}, state: state}
+	}
+	secure.Close() // an authority's probe, which has seen its certificate
+	return nil
 }
 
 // serves reports whether a handshake for h makes sense: its name has a tunnel,

@@ -47,6 +47,12 @@ var (
 		Title:  "This connection is for another host",
 		Detail: "The request names a host that the certificate of this connection does not cover. Open a new connection to that host.",
 	}
+	badRequest = &proxy.Problem{
+		Status: http.StatusBadRequest,
+		Code:   "bad_request",
+		Title:  "The request can be read in two ways",
+		Detail: "The request has several lengths, or blanks in its path. Send it as HTTP asks for.",
+	}
 	badHost = &proxy.Problem{
 		Status: http.StatusBadRequest,
 		Code:   "bad_host",

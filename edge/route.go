@@ -108,6 +108,8 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		// edge's own address; the visitor travels in X-Forwarded-For.
 		Dial:       func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, netip.AddrPort{}) },
 		HostHeader: e.HostHeader,
+		BodyWait:   f.limits.body,
+		StreamWait: f.limits.stream,
 		Logger:     s.log,
 	})
 	return s

@@ -44,6 +44,7 @@ func (a *answer) WriteHeader(status int) {
 		a.w.WriteHeader(status)
 		return
 	}
+	a.body.anyPace()
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // the upstream gave none: the server must not guess one
 	}
@@ -51,6 +52,9 @@ func (a *answer) WriteHeader(status int) {
 		// An answer before the upload's end. Two things follow from "close": the
 		// server writes the answer now instead of reading on first, and it never
 		// takes the rest of the upload for the next request.
+		h.Set("Connection", "close")
+	}
+	if status != http.StatusSwitchingProtocols && asksForUpgrade(a.r) {
 		h.Set("Connection", "close")
 	}
 	a.w.WriteHeader(status)
@@ -76,6 +80,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // finish ends what may still be going on when the answer is complete: trailers
 // that are not the upstream's to set, and an upload that nobody reads any more.
 func (a *answer) finish() {
+	a.body.anyPace()
 	if a.hijacked {
 		return
 	}
@@ -101,6 +106,17 @@ func AnswerNow(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		linger(http.NewResponseController(w))
 	}
+	if asksForUpgrade(r) {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// asksForUpgrade reports whether what follows r on its connection may be
+// something else than HTTP: visitors send it before they know the answer. When
+// the upgrade is refused the connection must end, or it would be read as a
+// request.
+func asksForUpgrade(r *http.Request) bool {
+	return r.ProtoMajor == 1 && len(r.Header["Upgrade"]) > 0
 }
 
 // linger bounds what the server may still read of an unwanted upload.

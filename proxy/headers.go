@@ -27,7 +27,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Host = p.cfg.HostHeader
 	}
 	for name := range out.Header {
-		if claimsOrigin(name) {
+		if claimsOrigin(name) || looksLikeFraming(name) {
 			delete(out.Header, name)
 		}
 	}
@@ -58,6 +58,16 @@ func claimsOrigin(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(name, "x-forwarded-") || strings.HasPrefix(name, "wgexpose-")
+}
+
+// looksLikeFraming reports whether a CGI or WSGI server would take a field for
+// one that says where the body ends. Transfer_Encoding has no honest use.
+func looksLikeFraming(name string) bool {
+	if !strings.Contains(name, "_") {
+		return false
+	}
+	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+	return name == "content-length" || name == "transfer-encoding"
 }
 
 // mayUpgrade reports whether a connection may turn into the named protocols.

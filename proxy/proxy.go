@@ -27,6 +27,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -68,6 +69,11 @@ type Config struct {
 	// HostHeader is sent to the upstream as Host. Empty: the visitor's own.
 	HostHeader string
 
+	// BodyWait is how long an upload of known length may be waited for; each 4 KiB
+	// of it give the time back. StreamWait is how long one of unknown length may be
+	// silent. Both end when the answer begins. Zero: 1 min and 10 min.
+	BodyWait, StreamWait time.Duration
+
 	// ErrorFor names the problem for an error of Dial or of the connection. Nil,
 	// or a nil answer: the package's own wording.
 	ErrorFor func(error) *Problem
@@ -93,6 +99,7 @@ func New(cfg Config) *Proxy {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
+	p.cfg.BodyWait, p.cfg.StreamWait = cmp.Or(cfg.BodyWait, bodyWait), cmp.Or(cfg.StreamWait, streamWait)
 	p.pooled = p.transport()
 	p.fresh = p.transport()
 	p.fresh.DisableKeepAlives = true
@@ -146,6 +153,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.Body, in.Trailer = body, body.trailer
 	a := &answer{w: w, r: &in, body: body}
 	defer a.finish()
+	body.pace(p.cfg.BodyWait, p.cfg.StreamWait, func() {
+		// No deadline to set (a recorder in a test): nothing to wait for either.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	})
 	p.rp.ServeHTTP(a, &in)
 }
 
@@ -215,6 +226,10 @@ func (p *Proxy) problemFor(a *answer, r *http.Request, err error) *Problem {
 	// Whoever cancelled the request may have said why.
 	if errors.As(context.Cause(r.Context()), &problem) {
 		return problem
+	}
+	// net/http takes a read that was interrupted for the visitor's end.
+	if a.body.tooSlowEnded() {
+		return slowUpload()
 	}
 	if a.r.Context().Err() != nil {
 		return nil

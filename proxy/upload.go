@@ -21,6 +21,9 @@ type upload struct {
 	stopped bool
 	eof     bool
 	err     error // other than io.EOF
+
+	speed     pace
+	interrupt func() // not guarded; set before the first Read
 }
 
 func newUpload(r *http.Request) *upload {
@@ -46,6 +49,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	u.reading = true
+	u.speed.startLocked(u.tooSlow)
 	u.mu.Unlock()
 
 	n, err := u.body.Read(p)
@@ -53,6 +57,10 @@ func (u *upload) Read(p []byte) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.reading = false
+	u.speed.stopLocked(n)
+	if err != nil && err != io.EOF && u.speed.slow {
+		err = errSlow
+	}
 	switch {
 	case err == io.EOF:
 		u.eof = true

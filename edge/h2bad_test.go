@@ -1,0 +1,278 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// rawH2 is a connection on which a test says what no client would.
+type rawH2 struct {
+	t      *testing.T
+	conn   net.Conn
+	framer *http2.Framer
+	block  bytes.Buffer
+	hpack  *hpack.Encoder
+}
+
+func (r *rig) rawH2() *rawH2 {
+	r.t.Helper()
+	h := &rawH2{t: r.t, conn: r.dialTLS("app.edge.test", "h2")}
+	h.framer = http2.NewFramer(h.conn, h.conn)
+	h.framer.AllowIllegalWrites = true
+	h.hpack = hpack.NewEncoder(&h.block)
+	io.WriteString(h.conn, http2.ClientPreface)
+	if err := h.framer.WriteSettings(); err != nil {
+		r.t.Fatal(err)
+	}
+	return h
+}
+
+// headers encodes name, value, name, value, …
+func (h *rawH2) headers(fields ...string) []byte {
+	h.block.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		if err := h.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	return h.block.Bytes()
+}
+
+// outcome reads until the stream or the connection ends, and says how: a status
+// of the edge's, or "reset".
+func (h *rawH2) outcome(stream uint32) string {
+	h.t.Helper()
+	status := ""
+	decoder := hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+		if f.Name == ":status" {
+			status = f.Value
+		}
+	})
+	for {
+		frame, err := h.framer.ReadFrame()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			h.t.Fatal("no answer")
+		}
+		if err != nil {
+			return "reset"
+		}
+		ended := false
+		switch f := frame.(type) {
+		case *http2.HeadersFrame:
+			if _, err := decoder.Write(f.HeaderBlockFragment()); err != nil {
+				h.t.Fatal(err)
+			}
+			ended = f.StreamEnded() && f.StreamID == stream
+		case *http2.DataFrame:
+			ended = f.StreamEnded() && f.StreamID == stream
+		case *http2.RSTStreamFrame:
+			if f.StreamID == stream {
+				if status == "" {
+					status = "reset"
+				}
+				return status
+			}
+		case *http2.GoAwayFrame:
+			return "reset"
+		}
+		if ended {
+			return status
+		}
+	}
+}
+
+// What HTTP/2 can say and HTTP/1.1 would understand as something else.
+func TestHTTP2Downgrade(t *testing.T) {
+	r := newRig(t, nil)
+	var upstream seen
+	r.upstream(1, upstream.serve)
+	r.apply(httpEntry(1, "app.edge.test"))
+	first := []string{":method", "POST", ":scheme", "https", ":authority", "app.edge.test", ":path", "/first"}
+	with := func(more ...string) []string { return append(first[:len(first):len(first)], more...) }
+	for name, test := range map[string]struct {
+		fields []string
+		data   string
+		want   string // "": either
+	}{
+		"new line in a value":       {with("x", "y\r\n\r\n"+smuggled), "", "reset"},
+		"line feed in a value":      {with("x", "y\nContent-Length: 0"), "", "reset"},
+		"NUL in a value":            {with("x", "y\x00"), "", "reset"},
+		"new line in a name":        {with("x\r\ny", "z"), "", "reset"},
+		"colon in a name":           {with("transfer-encoding: chunked\r\nx", "y"), "", "reset"},
+		"upper case":                {with("X", "y"), "", "reset"},
+		"transfer-encoding":         {with("transfer-encoding", "chunked"), "0\r\n\r\n" + smuggled, "400"},
+		"connection":                {with("connection", "x"), "", "400"},
+		"upgrade":                   {with("upgrade", "websocket"), "", "400"},
+		"te":                        {with("te", "chunked"), "", "400"},
+		"length too short":          {with("content-length", "0"), smuggled, ""},
+		"length too long":           {with("content-length", "1000"), smuggled, "400"},
+		"two lengths":               {with("content-length", "0", "content-length", "49"), "", "400"},
+		"length that is none":       {with("content-length", "+1"), "x", "reset"},
+		"new line in the path":      {append(first[:6:6], ":path", "/first HTTP/1.1\r\nHost: app.edge.test\r\n\r\n"+smuggled), "", "reset"},
+		"blank in the path":         {append(first[:6:6], ":path", "/first HTTP/1.1"), "", "400"},
+		"new line in the method":    {append([]string{":method", "GET /smuggled HTTP/1.1\r\nX: "}, first[2:]...), "", "reset"},
+		"new line in the authority": {append(append(first[:4:4], ":authority", "app.edge.test\r\nX: y"), first[6:]...), "", "reset"},
+		"user in the authority":     {append(append(first[:4:4], ":authority", "x@app.edge.test"), first[6:]...), "", "reset"},
+		"path in the authority":     {append(append(first[:4:4], ":authority", "app.edge.test/x"), first[6:]...), "", "400"},
+		"no authority":              {append(first[:4:4], first[6:]...), "", "400"},
+		"unknown pseudo-header":     {append([]string{":x", "y"}, first...), "", "reset"},
+		"pseudo-header after":       {append([]string{"x", "y"}, first...), "", "reset"},
+		"two paths":                 {append(first[:len(first):len(first)], ":path", "/smuggled"), "", "reset"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := r.rawH2()
+			err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.headers(test.fields...), EndHeaders: true, EndStream: test.data == ""})
+			if err == nil && test.data != "" {
+				err = h.framer.WriteData(1, true, []byte(test.data))
+			}
+			if err != nil && test.want != "reset" {
+				t.Fatal(err)
+			}
+			if got := h.outcome(1); got != test.want && test.want != "" {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+			for _, line := range upstream.take() {
+				if line != "POST /first" { // its body breaks off there
+					t.Errorf("the upstream saw %s", line)
+				}
+			}
+		})
+	}
+	t.Run("good", func(t *testing.T) {
+		h := r.rawH2()
+		h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.headers(with("content-length", "3", "host", "b.edge.test")...), EndHeaders: true})
+		h.framer.WriteData(1, true, []byte("abc"))
+		if got := h.outcome(1); got != "200" {
+			t.Error(got)
+		}
+	})
+}
+
+// Streams that are opened and reset at once (CVE-2023-44487) do not run more
+// requests than the connection may have.
+func TestRapidReset(t *testing.T) {
+	r := newRig(t, nil)
+	var mu sync.Mutex
+	running, most, all := 0, 0, 0
+	r.dialer.set(1, func(ctx context.Context) (net.Conn, error) {
+		mu.Lock()
+		running++
+		all++
+		most = max(most, running)
+		mu.Unlock()
+		<-ctx.Done()
+		mu.Lock()
+		running--
+		mu.Unlock()
+		return nil, ctx.Err()
+	})
+	r.apply(httpEntry(1, "app.edge.test"))
+	h := r.rawH2()
+	go io.Copy(io.Discard, h.conn) // what the server says does not matter
+	for i := range uint32(5000) {
+		err := h.framer.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 2*i + 1, EndHeaders: true, EndStream: true,
+			BlockFragment: h.headers(":method", "GET", ":scheme", "https", ":authority", "app.edge.test", ":path", "/"),
+		})
+		if err == nil {
+			err = h.framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel)
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+			break // the server has had enough
+		}
+	}
+	h.conn.Close()
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if most > 250 || all == 0 {
+		t.Errorf("%d of %d requests ran at once, more than the 250 streams that are allowed", most, all)
+	}
+}
+
+// Endless headers and frames that ask for answers which nobody reads: the server
+// gives the connection up before it holds much.
+func TestHTTP2Floods(t *testing.T) {
+	const (
+		enough = 8 << 20 // bytes sent
+		most   = 4 << 20 // bytes held
+	)
+	held := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for name, flood := range map[string]func(*rawH2) error{
+		"CONTINUATION": func(h *rawH2) error {
+			fragment := h.headers("x", strings.Repeat("y", 8<<10))
+			return h.framer.WriteContinuation(1, false, fragment)
+		},
+		"SETTINGS": func(h *rawH2) error { return h.framer.WriteSettings() },
+		"PING":     func(h *rawH2) error { return h.framer.WritePing(false, [8]byte{}) },
+		"RST":      func(h *rawH2) error { return h.framer.WriteData(1, false, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.upstream(1, greet)
+			r.apply(httpEntry(1, "app.edge.test"))
+			h := r.rawH2()
+			counter := &countingWriter{w: h.conn}
+			h.framer = http2.NewFramer(counter, h.conn)
+			h.framer.AllowIllegalWrites = true
+			if name == "CONTINUATION" {
+				h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.headers(":method", "GET")})
+			}
+			before := held()
+			var err error
+			limit := enough
+			if name == "SETTINGS" {
+				limit = 512 << 10
+			}
+			for err == nil && counter.n < limit {
+				err = flood(h)
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("after %d bytes: %v", counter.n, err)
+			}
+			// Settings are answered in turn, and their number alone does no harm.
+			if err == nil && name != "SETTINGS" {
+				t.Errorf("after %d bytes the connection is still there", counter.n)
+			}
+			if after := held(); after > before+most {
+				t.Errorf("%d bytes made the edge hold %d", counter.n, after-before)
+			}
+			// Others are not touched by it.
+			if _, body := r.get(r.client(nil), "https://app.edge.test/"); body != "hello from app.edge.test" {
+				t.Errorf("%q", body)
+			}
+		})
+	}
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += n
+	return n, err
+}
