@@ -125,20 +125,24 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		t.Upstream = u.String()
 	}
-	return r.run(ctx)
+	if r.roll, err = signOn(cfg.Dir); err != nil {
+		return err
+	}
+	err = r.run(ctx)
+	return errors.Join(err, r.roll.signOff())
 }
 
 // runner is one Run, as owner or as guest.
 type runner struct {
-	cfg      Config
-	state    edgesState
-	key      keys.Private
-	log      *slog.Logger
-	tunnels  []Tunnel
-	process  string  // random; see control.Presence
-	attached bool    // has been a guest: whoever ends next is followed by this process
-	last     []Event // by tunnel, as last told
-	refused  []bool  // by tunnel
+	cfg     Config
+	state   edgesState
+	key     keys.Private
+	log     *slog.Logger
+	tunnels []Tunnel
+	process string  // random; see control.Presence
+	roll    *roll   // of the state directory, this process on it
+	last    []Event // by tunnel, as last told
+	refused []bool  // by tunnel
 }
 
 // run takes turns between trying to be the owner and being a guest.
@@ -239,7 +243,7 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	}
 	c := newLocalConn(conn)
 	defer c.Close()
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Tunnels: r.tunnels}); err != nil {
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: r.tunnels}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
 	}
@@ -253,7 +257,6 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	case first.Type != msgWelcome || first.Version != localVersion:
 		return true, fmt.Errorf("unexpected answer %q on %s", first.Type, socketFile)
 	}
-	r.attached = true
 	r.log.Debug("another process holds the links")
 	return r.follow(ctx, c)
 }

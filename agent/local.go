@@ -40,6 +40,7 @@ type request struct {
 	Version int      `json:"version"`
 	Type    string   `json:"type"`
 	PID     int      `json:"pid,omitempty"`
+	Name    string   `json:"name,omitempty"`    // run: on the roll
 	Tunnels []Tunnel `json:"tunnels,omitempty"` // run
 }
 

@@ -20,10 +20,9 @@ import (
 // drainTimeout is how long running connections may go on after the end.
 const drainTimeout = 10 * time.Second
 
-// regroup is how long a new owner waits for the other guests of the old one
-// before it publishes. Published without them, their tunnels would be gone
-// for a moment, rather than away.
-const regroup = 250 * time.Millisecond
+// regroup is how long a new owner waits for the other commands that run
+// before it publishes. They come within some 50 ms, unless one hangs.
+const regroup = 2 * time.Second
 
 // owner is the process that holds the links of a state directory.
 //
@@ -38,6 +37,7 @@ type owner struct {
 	version string
 	log     *slog.Logger
 	set     *set
+	muster  *muster // of the commands that run already
 }
 
 // own runs this process as the owner until its tunnels have ended. It gives
@@ -52,13 +52,12 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	}
 	r.log.Debug("this process holds the links", "state", o.dir.String())
 
-	hold := make(chan struct{})
-	if r.attached {
-		timer := time.AfterFunc(regroup, func() { close(hold) })
-		defer timer.Stop()
-	} else {
-		close(hold)
+	others, err := r.roll.others()
+	if err != nil {
+		r.log.Warn("some files of commands that ended stay in the state directory", "err", err)
 	}
+	o.muster = newMuster(others, regroup)
+	defer o.muster.end()
 	mine, err := o.set.add(os.Getpid(), r.tunnels)
 	if err != nil {
 		listener.Close()
@@ -70,7 +69,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	defer end()
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
-		l := newLink(edge, o.key, o.state, r.process, o.set, hold, o.log)
+		l := newLink(edge, o.key, o.state, r.process, o.set, o.muster.all, o.log)
 		links.Go(func() {
 			if err := l.run(life); err != nil {
 				o.set.stop(asControl(err)) // ends consume, with this error
@@ -180,6 +179,7 @@ func (g *guests) serve(c *localConn) error {
 func (g *guests) run(c *localConn, req request) error {
 	set := g.owner.set
 	mine, err := set.add(req.PID, req.Tunnels)
+	g.owner.muster.arrived(req.Name)
 	if err != nil {
 		return c.write(message{Version: localVersion, Type: msgEnd, Error: asControl(err)})
 	}

@@ -145,6 +145,7 @@ func (r *running) Publish(ctx context.Context, from tunnel.NodeID, req control.P
 	if err != nil {
 		return control.PublishReply{}, err
 	}
+	r.sessions.published(from, req.Session, time.Now())
 	for port, i := range plan.ports {
 		if err := r.reconcile.portError(port); err != nil {
 			a := &plan.answers[i]

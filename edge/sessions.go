@@ -57,23 +57,41 @@ func (ss *sessions) changedLocked() {
 }
 
 // begin makes s the session of its node, and stops the one before: whoever
-// holds the key now is the agent.
+// holds the key now is the agent. The node is away until the session has
+// published: what is in the table was another process's, perhaps, and leads
+// nowhere.
 func (ss *sessions) begin(s *session, now time.Time) {
 	ss.mu.Lock()
 	p := ss.presenceLocked(s.node)
 	old := p.session
 	p.session = s
 	p.live.Heard()
-	if p.live.Away() {
+	if !p.live.Away() {
 		p.since = now
 	}
-	p.live.SetUp()
+	p.live.SetAway()
 	ss.changedLocked()
 	ss.mu.Unlock()
 	if old != nil {
 		old.stop(control.ServerEvent{Type: control.EventSuperseded,
 			Message: "another process with this agent's key has connected; this one is served no longer"})
 	}
+}
+
+// published says that what session id wants is served now: its node is up.
+func (ss *sessions) published(node tunnel.NodeID, id string, now time.Time) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	p := ss.nodes[node]
+	if p == nil || p.session == nil || p.session.id != id || p.session.published {
+		return
+	}
+	p.session.published = true
+	if p.live.Away() {
+		p.since = now
+	}
+	p.live.SetUp()
+	ss.changedLocked()
 }
 
 // end takes s out. The node is away at once, unless a newer session is there.
@@ -98,7 +116,7 @@ func (ss *sessions) turn(s *session, up bool, now time.Time) (turned bool) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	p := ss.nodes[s.node]
-	if p == nil || p.session != s || p.live.Away() != up {
+	if p == nil || p.session != s || p.live.Away() != up || up && !s.published {
 		return false
 	}
 	p.since = now
@@ -169,6 +187,8 @@ type session struct {
 	last  chan control.ServerEvent // capacity 1: send it and end
 	note  chan control.ServerEvent // capacity 1: send it and go on
 	ended chan struct{}            // closed when the stream is over
+
+	published bool // guarded by sessions.mu: it has said what it wants, and that is served
 }
 
 func newSession(node tunnel.NodeID) *session {

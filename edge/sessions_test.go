@@ -110,6 +110,16 @@ func startSession(t *testing.T, h *sessionHost, node tunnel.NodeID) *started {
 	if e := st.stream.next(t); e.Type != control.EventHello || e.Session != st.id || e.Domain != "example.com" {
 		t.Fatalf("hello %+v", e)
 	}
+	// Until it has said what it wants, what the table has may be of another
+	// process, and lead nowhere.
+	if !h.sessions.liveness(node).Away() {
+		t.Error("up before it has published")
+	}
+	h.sessions.published(node, "another session's id", time.Now())
+	if !h.sessions.liveness(node).Away() {
+		t.Error("up because another session has published")
+	}
+	h.sessions.published(node, st.id, time.Now())
 	return st
 }
 
