@@ -8,7 +8,9 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # How long `make fuzz` spends on each target.
 FUZZTIME ?= 10s
-# Which benchmarks `make bench` runs, and how often.
+# What `make bench` is told: -quick, -only bulk,echo, -link, … (-help lists it).
+BENCHFLAGS ?=
+# Which benchmarks `make gobench` runs, and how often.
 BENCH      ?= .
 BENCHCOUNT ?= 1
 # The systems that the code must build for, without cgo.
@@ -21,7 +23,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard */go.mod))
 export WGEXPOSE_REQUIRE_TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race e2e bench fuzz lint fmt
+.PHONY: help build demo test race e2e bench gobench fuzz lint fmt
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +43,11 @@ race: ## run the same tests under the race detector
 e2e: ## run the tests against real programs (ssh, curl, …)
 	cd e2e && $(GO) test -timeout 15m ./...
 
-bench: ## run the benchmarks (BENCH=regexp BENCHCOUNT=n)
+bench: build ## measure against tun/netstack and plain TCP (BENCHFLAGS=-quick)
+	cd bench && CGO_ENABLED=0 $(GO) build -o ../bin/bench .
+	bin/bench $(BENCHFLAGS)
+
+gobench: ## run the packages' own benchmarks (BENCH=regexp BENCHCOUNT=n)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
 
 fuzz: ## fuzz every target for FUZZTIME each (default 10s)

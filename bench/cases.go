@@ -165,8 +165,12 @@ func (s *session) echoBeside(ctx context.Context, r *rig, round int, p *path, du
 		maps.Copy(values, latencyValues("out_", out))
 	}
 	s.report.add(Sample{Case: "echo", Params: params, Path: p.name, Round: round, Values: values}, transfer.Usage)
-	s.progress("echo %s %-9s in: p50 %.0f p99 %.0f µs (%d)  out: p50 %.0f p99 %.0f µs  at %.2f Gbit/s  others %.2f",
-		params, p.name, in.P50, in.P99, in.N, out.P50, out.P99, transfer.Bulk.Gbps, transfer.Usage.Others)
+	outside := ""
+	if out.N > 0 {
+		outside = fmt.Sprintf("  outside: p50 %.0f p99 %.0f µs", out.P50, out.P99)
+	}
+	s.progress("echo %s %-9s p50 %.0f p99 %.0f µs (%d)%s  at %.2f Gbit/s  others %.2f",
+		params, p.name, in.P50, in.P99, in.N, outside, transfer.Bulk.Gbps, transfer.Usage.Others)
 	return nil
 }
 

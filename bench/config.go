@@ -65,7 +65,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	flags.DurationVar(&c.hold, "hold", 0, "`TIME` to hold them (default 20s, quick 4s)")
 	flags.DurationVar(&c.connects, "connect-time", 0, "`TIME` to open connections for (default 30s, quick 3s)")
 	flags.Float64Var(&c.data, "data", 0, "`GB` that the memory case moves (default 10, quick 1)")
-	flags.Int64Var(&c.churn, "churn", 0, "`N` connections that the memory case opens (default 100000, quick 4000)")
+	flags.Int64Var(&c.churn, "churn", 0, "`N` connections that the memory case opens (default 100000, quick 20000)")
 	flags.BoolVar(&c.link, "link", false, "measure over an emulated link between two network namespaces (root)")
 	rtts := flags.String("rtt", "", "link: round-trip `TIMES` (default 0,40ms,100ms,200ms; quick 0,40ms)")
 	losses := flags.String("loss", "", "link: packet losses in `PERCENT` (default 0,0.1,1; quick 0,0.1)")
@@ -165,7 +165,7 @@ func (c *config) fillIn() {
 	if c.churn == 0 {
 		c.churn = 100_000
 		if c.quick {
-			c.churn = 4_000
+			c.churn = 20_000 // fewer are less than a garbage collection
 		}
 	}
 }

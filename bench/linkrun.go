@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"strings"
 	"time"
 
@@ -64,7 +66,9 @@ func (s *session) linkOnce(ctx context.Context, l *link.Link, r *rig, round int,
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
-	job, err := r.startJob(ctx, p, load.Job{Bulk: &load.Bulk{
+	pids := maps.Clone(p.pids)
+	pids["link"] = os.Getpid() // it is emulated here
+	job, err := r.startJob(ctx, p, load.Job{PIDs: pids, Bulk: &load.Bulk{
 		Addr: p.tcp, Streams: streams, Warmup: linkWarmup, For: s.linkFor, Control: r.control,
 	}})
 	if err != nil {

@@ -213,12 +213,10 @@ func show(v *float64) string {
 	switch {
 	case v == nil:
 		return "-"
-	case math.Abs(*v) >= 100:
+	case math.Abs(*v) >= 100, *v == math.Trunc(*v):
 		return fmt.Sprintf("%.0f", *v)
 	case math.Abs(*v) >= 10:
 		return fmt.Sprintf("%.1f", *v)
-	case *v == math.Trunc(*v):
-		return fmt.Sprintf("%.0f", *v)
 	}
 	return fmt.Sprintf("%.3g", *v)
 }

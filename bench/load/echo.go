@@ -77,7 +77,7 @@ func (r *runner) roundTrips(ctx context.Context, addr string, e Echo) ([]time.Du
 	var samples []time.Duration
 	question, answer := make([]byte, e.Size), make([]byte, e.Size)
 	end := time.Now().Add(e.For)
-	for i := 0; i < echoWarmup || time.Now().Before(end); i++ {
+	for i := 0; i <= echoWarmup || time.Now().Before(end); i++ {
 		for k := range question {
 			question[k] = byte(i + k)
 		}
