@@ -123,7 +123,7 @@ func parsePort(s string) (uint16, error) {
 }
 
 func parseOptionalPort(s string) (uint16, error) {
-	if s == "" || s == "0" {
+	if s == "" {
 		return 0, nil
 	}
 	return parsePort(s)

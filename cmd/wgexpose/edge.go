@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -53,6 +55,9 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 	cfg, err := configs.LoadEdge(cmd.Flags())
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(filepath.Join(cfg.State, "edge.db")); cfg.Domain == "" && errors.Is(err, fs.ErrNotExist) {
+		return usagef("the edge has no domain yet: name the one that its tunnels' host names lie under, with --domain example.com")
 	}
 	dir, err := statedir.Open(cfg.State)
 	if err != nil {

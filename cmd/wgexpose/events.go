@@ -14,8 +14,10 @@ import (
 type eventPrinter struct {
 	stdout, stderr io.Writer
 	json           bool
+	alone          bool // there is one tunnel: its refusal ends the command, and is its error
 
-	mu sync.Mutex // one line at a time
+	mu      sync.Mutex // one line at a time; guards refused
+	refused bool       // alone and refused: that it is gone says nothing then
 }
 
 func newEventPrinter(a *app, asJSON bool) *eventPrinter {
@@ -32,9 +34,19 @@ func (p *eventPrinter) print(e agent.Event) {
 		_ = writeJSON(p.stdout, e)
 	case e.Event == agent.EventLink:
 		fmt.Fprintln(p.stderr, linkLine(e))
+	case p.alone && p.refuses(e):
+		p.refused = true
+	case p.refused && e.State == agent.TunnelGone:
 	default:
+		p.refused = false
 		fmt.Fprintln(p.stdout, tunnelLine(e))
 	}
+}
+
+// refuses tells whether the command ends with this event's error.
+func (p *eventPrinter) refuses(e agent.Event) bool {
+	return e.State == agent.TunnelError && e.PublicURL == "" && e.Error != nil &&
+		(final(e.Error) || e.Error.Code == agent.CodeNameInUse)
 }
 
 func linkLine(e agent.Event) string {

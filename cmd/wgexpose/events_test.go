@@ -53,3 +53,19 @@ func TestEventsForAPerson(t *testing.T) {
 		}
 	}
 }
+
+// What ends the command is told once, as its error.
+func TestRefusalIsToldOnce(t *testing.T) {
+	var stdout, stderr strings.Builder
+	p := newEventPrinter(&app{stdout: &stdout, stderr: &stderr}, false)
+	p.alone = true
+	p.print(agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelError, Error: &control.Error{Code: control.CodeNameTaken, Message: "no"}})
+	p.print(agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelGone})
+	if stdout.Len()+stderr.Len() > 0 {
+		t.Errorf("told %q and %q", stdout.String(), stderr.String())
+	}
+	p.print(agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelError, Error: &control.Error{Code: control.CodeUnavailable, Message: "later"}})
+	if stdout.String() != "app: error: later\n" {
+		t.Errorf("a refusal that may pass: told %q", stdout.String())
+	}
+}

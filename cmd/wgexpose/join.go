@@ -32,7 +32,7 @@ the same token.`,
 		Example: `  wgexpose join wgx1_…
   ssh vm wgexpose edge invite | wgexpose join -
   wgexpose join --token-file /run/secrets/wgexpose`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := configs.LoadAgent(cmd.Flags())
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
@@ -111,6 +112,7 @@ To see all of it on one machine: wgexpose demo`,
   wgexpose tcp 22 --port 20022`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       buildVersion(),
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
@@ -177,6 +179,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// atMost wants no more than n arguments.
+func atMost(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return fmt.Errorf("%q is one argument too many: %s", args[n], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
 // markStart notes when the command itself begins: everything before, such as
 // an unknown flag or a missing argument, is wrong usage.
 func (a *app) markStart(cmd *cobra.Command) {
@@ -208,9 +220,5 @@ func (a *app) hint(format string, args ...any) {
 // isTerminal tells whether a person types at f.
 func isTerminal(f io.Reader) bool {
 	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && term.IsTerminal(int(file.Fd()))
 }

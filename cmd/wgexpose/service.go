@@ -239,7 +239,7 @@ func (a *app) serviceActCommand(verb, short, long, done string, act func(context
 		Long:  long,
 		Example: fmt.Sprintf(`  wgexpose service %s
   sudo wgexpose service %s edge`, verb, verb),
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec, err := scope.spec(args)
 			if err != nil {
@@ -270,7 +270,7 @@ func (a *app) serviceStatusCommand() *cobra.Command {
 itself. What it shares is told by "wgexpose status" and "wgexpose edge tunnels".`,
 		Example: `  wgexpose service status
   sudo wgexpose service status edge --json`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec, err := scope.spec(args)
 			if err != nil {

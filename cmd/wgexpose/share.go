@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,11 +30,18 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		return err
 	})
 	defer super.end()
+	keep := len(tunnels) > 1 || cmd.Name() == "up"
 	printer := newEventPrinter(a, asJSON)
+	printer.alone = !keep
+	defer context.AfterFunc(ctx, func() {
+		if !asJSON {
+			a.hint("stopping: running connections have 10 s to finish; once more ends at once")
+		}
+	})()
 	return agent.Run(ctx, agent.Config{
 		Dir:     dir,
 		Tunnels: agentTunnels(tunnels),
-		Keep:    len(tunnels) > 1 || cmd.Name() == "up",
+		Keep:    keep,
 		Version: buildVersion(),
 		Events: func(e agent.Event) {
 			printer.print(e)
@@ -82,7 +90,7 @@ func tunnelUsage(problems []configs.Problem) error {
 		if i > 0 {
 			text += "\n"
 		}
-		text += flags[p.Key] + ": " + p.Message
+		text += flags[p.Key] + ": " + strings.TrimPrefix(p.Message, "target ")
 	}
 	return usagef("%s", text)
 }

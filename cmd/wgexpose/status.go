@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -26,6 +28,9 @@ links and tunnels are.`,
 			cfg, err := configs.LoadAgent(cmd.Flags())
 			if err != nil {
 				return err
+			}
+			if _, err := os.Stat(cfg.State); errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("%w: there is no state directory %s; get a token with \"wgexpose edge invite\" on the edge, and run \"wgexpose join TOKEN\" here", agent.ErrNotJoined, cfg.State)
 			}
 			dir, err := statedir.Open(cfg.State)
 			if err != nil {

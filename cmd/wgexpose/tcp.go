@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,7 @@ the same name.`,
 		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.TCP), "upstream": args[0]}
-			if port != "" && port != "0" {
+			if cmd.Flags().Changed("port") {
 				values["port"] = port
 			}
 			if cmd.Flags().Changed("proxy-protocol") {
@@ -58,7 +59,7 @@ the same name.`,
 func tcpName(target string) (string, error) {
 	upstream, err := tunnel.ParseUpstream(tunnel.TCP, target)
 	if err != nil {
-		return "", usagef("target: %w", err)
+		return "", usagef("TARGET: %s", strings.TrimPrefix(err.Error(), "target "))
 	}
 	if upstream.Port == 0 {
 		return "", usagef("%s has no port to name the tunnel after; give it a --name", upstream)

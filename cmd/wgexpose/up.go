@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +34,9 @@ A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 				return err
 			}
 			if len(cfg.Tunnels) == 0 {
+				if _, err := os.Stat(cfg.File); errors.Is(err, os.ErrNotExist) {
+					return fmt.Errorf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
+				}
 				return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
 			}
 			tunnels, err := pick(cfg.Tunnels, args)
