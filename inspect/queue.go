@@ -1,0 +1,215 @@
+package inspect
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// direction is a way through a tapped connection.
+type direction int
+
+const (
+	toUpstream direction = iota // requests
+	toVisitor                   // answers
+)
+
+func (d direction) String() string {
+	if d == toUpstream {
+		return "to_upstream"
+	}
+	return "to_visitor"
+}
+
+// chunk is a copy of bytes that passed, or a gap where bytes passed that were
+// not copied.
+type chunk struct {
+	dir  direction
+	at   time.Time
+	data []byte        // nil for a gap
+	gap  [2]int64      // bytes missing in each direction
+	mark chan struct{} // closed when the parser gets here; see queue.sync
+	next *chunk
+	pool *sync.Pool
+}
+
+// chunkOverhead is what a chunk costs beside its bytes.
+const chunkOverhead = 128
+
+func (c *chunk) cost() int { return chunkOverhead + cap(c.data) }
+
+// Sizes of chunks: most heads, most bodies, and what a relay moves at once.
+const (
+	smallChunk  = 2 << 10
+	middleChunk = 16 << 10
+	largeChunk  = 64 << 10
+)
+
+// chunkPools lend chunks by their size. Pools hold nothing that has an
+// owner, so they are shared by all inspectors of a process.
+var chunkPools = [...]struct {
+	size int
+	pool *sync.Pool
+}{{smallChunk, new(sync.Pool)}, {middleChunk, new(sync.Pool)}, {largeChunk, new(sync.Pool)}}
+
+func borrowChunk(n int) *chunk {
+	for _, p := range chunkPools {
+		if n > p.size {
+			continue
+		}
+		if c, ok := p.pool.Get().(*chunk); ok {
+			return c
+		}
+		return &chunk{data: make([]byte, 0, p.size), pool: p.pool}
+	}
+	return &chunk{data: make([]byte, 0, n)}
+}
+
+func (c *chunk) giveBack() {
+	if c.pool == nil {
+		return
+	}
+	pool := c.pool
+	*c = chunk{data: c.data[:0], pool: pool}
+	pool.Put(c)
+}
+
+// queue takes what passes a connection and keeps it, in its order, until a
+// worker takes it. It never waits and never grows beyond its bounds: what does
+// not fit leaves a gap of known length.
+type queue struct {
+	bound int           // of bytes in this queue
+	all   *atomic.Int64 // bytes in all queues
+	most  int64         // of all
+
+	// unwanted are the offsets, one for each direction, below which nobody
+	// looks at the bytes: those of a body of which enough is kept. The parser
+	// sets them and the tap then copies nothing, so that large transfers cost
+	// next to nothing.
+	unwanted [2]atomic.Int64
+
+	mu         sync.Mutex // guards what follows
+	head, tail *chunk
+	bytes      int      // cost of all chunks, those being parsed included
+	pushed     [2]int64 // offsets
+	ends       ends
+	scheduled  bool // a worker has, or will get, this queue
+}
+
+// ends are what is known of how a connection ended.
+type ends struct {
+	requests, answers, closed bool // CloseWrite; EOF or error of Read; Close or Abort
+	reset                     bool // answers ended with an error
+	at                        time.Time
+}
+
+// push copies p. It reports whether a worker must be told.
+func (q *queue) push(dir direction, p []byte) bool {
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if skip := q.unwanted[dir].Load() - q.pushed[dir]; skip > 0 {
+		n := min(skip, int64(len(p)))
+		q.gapLocked(dir, n, now)
+		p = p[n:]
+	}
+	for len(p) > 0 {
+		n := q.appendLocked(dir, p, now)
+		p = p[n:]
+	}
+	return q.wakeLocked()
+}
+
+// appendLocked copies the first bytes of p and returns how many.
+func (q *queue) appendLocked(dir direction, p []byte, now time.Time) int {
+	if t := q.tail; t != nil && t.dir == dir && t.data != nil && t.mark == nil && cap(t.data)-len(t.data) >= len(p) {
+		t.data = append(t.data, p...)
+		q.pushed[dir] += int64(len(p))
+		return len(p)
+	}
+	n := min(len(p), largeChunk)
+	c := borrowChunk(n)
+	cost := c.cost()
+	if q.bytes+cost > q.bound || q.all.Load()+int64(cost) > q.most {
+		c.giveBack()
+		q.gapLocked(dir, int64(len(p)), now)
+		return len(p)
+	}
+	c.dir, c.at = dir, now
+	c.data = append(c.data, p[:n]...)
+	q.linkLocked(c)
+	q.pushed[dir] += int64(n)
+	return n
+}
+
+// gapLocked notes bytes that were not copied. Gaps of both directions share a
+// chunk, so that there are never more of them than chunks with bytes, plus one.
+func (q *queue) gapLocked(dir direction, n int64, now time.Time) {
+	q.pushed[dir] += n
+	if t := q.tail; t == nil || t.data != nil || t.mark != nil {
+		q.linkLocked(&chunk{at: now})
+	}
+	q.tail.gap[dir] += n
+}
+
+func (q *queue) linkLocked(c *chunk) {
+	if q.tail == nil {
+		q.head = c
+	} else {
+		q.tail.next = c
+	}
+	q.tail = c
+	cost := c.cost()
+	q.bytes += cost
+	q.all.Add(int64(cost))
+}
+
+// end notes how the connection ended. It reports whether a worker must be told.
+func (q *queue) end(note func(*ends)) bool {
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	before := q.ends
+	note(&q.ends)
+	if q.ends == before {
+		return false
+	}
+	q.ends.at = now
+	return q.wakeLocked()
+}
+
+// sync queues a mark that is closed when all before it was parsed.
+func (q *queue) sync() (mark chan struct{}, wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	mark = make(chan struct{})
+	q.linkLocked(&chunk{mark: mark})
+	return mark, q.wakeLocked()
+}
+
+func (q *queue) wakeLocked() bool {
+	wake := !q.scheduled
+	q.scheduled = true
+	return wake
+}
+
+// take hands all chunks over. Their cost counts until taken is called with it.
+func (q *queue) take() (*chunk, ends) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.head
+	q.head, q.tail = nil, nil
+	return c, q.ends
+}
+
+// taken settles what take handed over and was parsed, and reports whether there
+// is more by now. If not, the next push wakes a worker.
+func (q *queue) taken(cost int, seen ends) (more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= cost
+	q.all.Add(-int64(cost))
+	more = q.head != nil || q.ends != seen
+	q.scheduled = more
+	return more
+}

@@ -1,0 +1,56 @@
+package inspect
+
+import "time"
+
+// Status is what the process around the inspector says of itself.
+type Status struct {
+	// State is "online", "connecting" or "offline".
+	State   string         `json:"state"`
+	Agent   string         `json:"agent,omitempty"` // its name
+	Tunnels []TunnelStatus `json:"tunnels"`
+	Links   []LinkStatus   `json:"links"`
+}
+
+// TunnelStatus is a tunnel on the status page.
+type TunnelStatus struct {
+	Name      string `json:"name"`
+	PublicURL string `json:"public_url"`
+	Kind      string `json:"kind"` // http or tcp
+	Upstream  string `json:"upstream"`
+	State     string `json:"state"`            // "up", or in a word what is wrong
+	Detail    string `json:"detail,omitempty"` // what is wrong, in a sentence
+	Inspected bool   `json:"inspected"`
+}
+
+// LinkStatus is a link to an edge on the status page.
+type LinkStatus struct {
+	Edge      string    `json:"edge"` // its address
+	State     string    `json:"state"`
+	Transport string    `json:"transport,omitempty"` // "udp" or "tls"
+	Latency   float64   `json:"latency_ms,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+	Detail    string    `json:"detail,omitempty"`
+}
+
+// Usage is what the inspector itself takes.
+type Usage struct {
+	Started   time.Time `json:"started"`
+	Exchanges int       `json:"exchanges"` // kept
+	Bytes     int64     `json:"bytes"`     // kept
+	MaxBytes  int64     `json:"max_bytes"`
+	Queued    int64     `json:"queued_bytes"` // waiting to be parsed
+	BodyLimit int       `json:"body_limit"`
+}
+
+// Usage returns what the inspector takes by now.
+func (i *Inspector) Usage() Usage {
+	u := Usage{Started: i.started, MaxBytes: i.cfg.MaxBytes, Queued: i.queued.Load(), BodyLimit: i.cfg.BodyLimit}
+	u.Exchanges, u.Bytes = i.ring.stats()
+	return u
+}
+
+// Metrics returns what was counted of a tunnel: its connections, and its
+// exchanges.
+func (i *Inspector) Metrics(tunnel string) (conns, http Metrics) {
+	return i.meters.of(tunnel).metrics(time.Now())
+}

@@ -1,0 +1,35 @@
+//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
+
+package inspect
+
+import (
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+)
+
+// tapState is what a tap knows of its connection beside the traffic.
+type tapState struct {
+	sentFIN  atomic.Bool
+	isClosed atomic.Bool
+}
+
+// close reports whether it is the first.
+func (t *tapState) close() bool { return !t.isClosed.Swap(true) }
+
+// wait returns at once: there is no way here to wait on a socket without a
+// buffer.
+func (t *tapState) wait(net.Conn) error { return nil }
+
+// wasReset is false: an end is an end here.
+func (t *tapState) wasReset(net.Conn) bool { return false }
+
+func resetError() error { return os.NewSyscallError("read", syscall.ECONNRESET) }
+
+func (t *tapState) broken(c net.Conn) error {
+	if b, ok := c.(interface{ Broken() error }); ok {
+		return b.Broken()
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package inspect
+
+import (
+	"crypto/tls"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// tapState is what a tap knows of its connection beside the traffic.
+type tapState struct {
+	sentFIN  atomic.Bool
+	isClosed atomic.Bool
+
+	once    sync.Once
+	raw     syscall.RawConn // nil: no kernel socket
+	attempt func(fd uintptr) bool
+	err     error // what attempt found; one goroutine reads a connection
+}
+
+// close reports whether it is the first.
+func (t *tapState) close() bool { return !t.isClosed.Swap(true) }
+
+func rawConn(c net.Conn) syscall.RawConn {
+	var sc syscall.Conn
+	switch c := c.(type) { // not what embeds one: it may have read ahead
+	case *net.TCPConn:
+		sc = c
+	case *net.UnixConn:
+		sc = c
+	default:
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil // a zero conn; Read tells the same
+	}
+	return raw
+}
+
+// wait blocks until a kernel socket can be read. The poller is edge-triggered,
+// so the socket itself is asked each time it wakes.
+func (t *tapState) wait(c net.Conn) error {
+	t.once.Do(func() {
+		t.raw = rawConn(c)
+		t.attempt = t.peek
+	})
+	if t.raw == nil {
+		return nil
+	}
+	t.err = nil
+	if err := t.raw.Read(t.attempt); err != nil {
+		return err
+	}
+	return t.err
+}
+
+// peek reports whether Read would return, with bytes, an end, or an error. It
+// keeps an error, because asking takes it away.
+func (t *tapState) peek(fd uintptr) bool {
+	var b [1]byte
+	for {
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK)
+		switch err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case nil:
+			return true
+		}
+		t.err = os.NewSyscallError("recvfrom", err)
+		return true
+	}
+}
+
+// wasReset tells whether an end of reading is in truth a reset that the kernel
+// told to a write: the socket is then not connected any more, which after a
+// true FIN takes a FIN of ours as well.
+func (t *tapState) wasReset(c net.Conn) bool {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok || t.sentFIN.Load() {
+		return false
+	}
+	raw := rawConn(tcp)
+	if raw == nil {
+		return false
+	}
+	reset := false
+	// Control fails on a closed descriptor, which is no reset.
+	_ = raw.Control(func(fd uintptr) { reset = !isConnected(int(fd)) })
+	return reset
+}
+
+func resetError() error { return os.NewSyscallError("read", unix.ECONNRESET) }
+
+func isConnected(fd int) bool {
+	_, err := unix.Getpeername(fd)
+	return err != unix.ENOTCONN && err != unix.EINVAL // EINVAL: Darwin
+}
+
+func (t *tapState) broken(c net.Conn) error {
+	switch c := c.(type) {
+	case interface{ Broken() error }:
+		return c.Broken()
+	case *tls.Conn:
+		return t.broken(c.NetConn())
+	case *net.TCPConn:
+		raw := rawConn(c)
+		if raw == nil {
+			return nil
+		}
+		var found error
+		_ = raw.Control(func(fd uintptr) {
+			if isConnected(int(fd)) {
+				return // an error of ICMP passes, and asking takes it away
+			}
+			errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && errno != 0 {
+				found = os.NewSyscallError("getsockopt", syscall.Errno(errno))
+			}
+		})
+		return found
+	}
+	return nil
+}
