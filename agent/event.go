@@ -29,15 +29,9 @@ const (
 	TunnelGone  = "gone"  // withdrawn
 )
 
-// Codes of a tunnel's error that come from the agent. Those of the edge are
-// in package control.
-const (
-	CodeUpstreamRefused     = "upstream_refused"     // nobody listens there
-	CodeUpstreamTimeout     = "upstream_timeout"     // no answer
-	CodeUpstreamTLS         = "upstream_tls"         // no TLS, or a certificate that is not trusted
-	CodeUpstreamUnreachable = "upstream_unreachable" // anything else
-	CodeNameInUse           = "name_in_use"          // another command of this machine serves it
-)
+// CodeNameInUse is the code of a tunnel that another command of this machine
+// serves. The other codes of a tunnel's error are in package control.
+const CodeNameInUse = "name_in_use"
 
 // Event is one change of state. As JSON it is one line of the --json output.
 type Event struct {

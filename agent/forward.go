@@ -160,7 +160,7 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 			log.Warn("upstream cannot be dialled", "err", failure)
 		}
 		// Before the RST, which cannot say why.
-		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, Error: failure.Message, At: time.Now()})
+		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, Code: failure.Code, Error: failure.Message, At: time.Now()})
 		r.Reject()
 		return
 	}

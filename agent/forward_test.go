@@ -137,7 +137,7 @@ func TestUpstreamComesAndGoes(t *testing.T) {
 		t.Errorf("report %+v, want %q", rep, want)
 	}
 	ev, n := r.tunnel(0, "app", TunnelError)
-	if ev.Error.Code != CodeUpstreamRefused || ev.PublicURL == "" {
+	if ev.Error.Code != control.CodeUpstreamRefused || ev.PublicURL == "" {
 		t.Errorf("event %+v", ev)
 	}
 

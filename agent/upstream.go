@@ -49,21 +49,21 @@ func explainDial(u tunnel.Upstream, err error) *control.Error {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaeConnRefused):
-		return &control.Error{Code: CodeUpstreamRefused, Message: "connection refused by " + where}
+		return &control.Error{Code: control.CodeUpstreamRefused, Message: "connection refused by " + where}
 	case errors.As(err, &dns):
-		return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("the host name %s cannot be resolved", u.Host)}
+		return &control.Error{Code: control.CodeUpstreamUnreachable, Message: fmt.Sprintf("the host name %s cannot be resolved", u.Host)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
-		return &control.Error{Code: CodeUpstreamTimeout, Message: fmt.Sprintf("no answer from %s within %v", where, upstreamTimeout)}
+		return &control.Error{Code: control.CodeUpstreamTimeout, Message: fmt.Sprintf("no answer from %s within %v", where, upstreamTimeout)}
 	case u.Scheme == "unix" && errors.Is(err, fs.ErrNotExist):
-		return &control.Error{Code: CodeUpstreamRefused, Message: "there is no socket " + where}
+		return &control.Error{Code: control.CodeUpstreamRefused, Message: "there is no socket " + where}
 	case errors.Is(err, fs.ErrPermission):
-		return &control.Error{Code: CodeUpstreamUnreachable, Message: "no permission to connect to " + where}
+		return &control.Error{Code: control.CodeUpstreamUnreachable, Message: "no permission to connect to " + where}
 	}
 	var sys syscall.Errno
 	if errors.As(err, &sys) {
-		return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, sys)}
+		return &control.Error{Code: control.CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, sys)}
 	}
-	return &control.Error{Code: CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, err)}
+	return &control.Error{Code: control.CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, err)}
 }
 
 func explainTLS(u tunnel.Upstream, err error) *control.Error {
@@ -72,11 +72,11 @@ func explainTLS(u tunnel.Upstream, err error) *control.Error {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &verify):
-		return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("the certificate of %s is not trusted (%v); --upstream-tls-verify=false accepts it", where, verify.Err)}
+		return &control.Error{Code: control.CodeUpstreamTLS, Message: fmt.Sprintf("the certificate of %s is not trusted (%v); --upstream-tls-verify=false accepts it", where, verify.Err)}
 	case errors.As(err, &record):
-		return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("%s does not speak TLS; name it with http:// instead of https://", where)}
+		return &control.Error{Code: control.CodeUpstreamTLS, Message: fmt.Sprintf("%s does not speak TLS; name it with http:// instead of https://", where)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return &control.Error{Code: CodeUpstreamTimeout, Message: fmt.Sprintf("no TLS answer from %s within %v", where, upstreamTimeout)}
+		return &control.Error{Code: control.CodeUpstreamTimeout, Message: fmt.Sprintf("no TLS answer from %s within %v", where, upstreamTimeout)}
 	}
-	return &control.Error{Code: CodeUpstreamTLS, Message: fmt.Sprintf("TLS with %s: %v", where, err)}
+	return &control.Error{Code: control.CodeUpstreamTLS, Message: fmt.Sprintf("TLS with %s: %v", where, err)}
 }

@@ -25,6 +25,15 @@ const (
 	CodeInternal      = "internal"       // the edge's own fault; its log says more
 )
 
+// Codes of an upstream that an agent cannot reach. They are also what visitors
+// read in the header Wgexpose-Error.
+const (
+	CodeUpstreamRefused     = "upstream_refused"     // nobody listens there
+	CodeUpstreamTimeout     = "upstream_timeout"     // no answer
+	CodeUpstreamTLS         = "upstream_tls"         // no TLS, or a certificate that is not trusted
+	CodeUpstreamUnreachable = "upstream_unreachable" // anything else
+)
+
 // Error is a refusal that travels: a [Handler] returns it, and the [Client]
 // returns an equal one on the other side.
 type Error struct {

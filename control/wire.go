@@ -95,6 +95,7 @@ type AgentEvent struct {
 	Type   string    `json:"type"`
 	Tunnel tunnel.ID `json:"tunnel,omitempty"` // upstream: whose
 	OK     bool      `json:"ok,omitempty"`     // upstream: the last dial succeeded
+	Code   string    `json:"code,omitempty"`   // upstream: why not, one of the CodeUpstream constants
 	Error  string    `json:"error,omitempty"`  // upstream: why not, in words
 	At     time.Time `json:"at,omitzero"`      // when it was seen, by the agent's clock
 }
@@ -194,7 +195,7 @@ func (e *AgentEvent) validate() error {
 	if err := checkType(e.Type); err != nil {
 		return err
 	}
-	e.Error = clean(e.Error, maxText)
+	e.Code, e.Error = clean(e.Code, maxLabel), clean(e.Error, maxText)
 	return nil
 }
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/control"
 )
 
 func greet(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello from "+r.Host) }
@@ -30,8 +32,38 @@ func TestStatusWhenThereIsNoWay(t *testing.T) {
 			dial: func(context.Context) (net.Conn, error) {
 				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 			},
-			change: func(r *rig) { r.live.Report(1, false, "dial tcp 127.0.0.1:8089: connection <refused>") },
+			change: func(r *rig) {
+				r.live.Report(1, &failure{control.CodeUpstreamRefused, "dial tcp 127.0.0.1:8089: connection <refused>"})
+			},
 			status: 502, code: "upstream_refused", detail: "(dial tcp 127.0.0.1:8089: connection <refused>)",
+		},
+		"refused without a word": {
+			dial: func(context.Context) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			},
+			change: func(r *rig) { r.live.Report(1, nil) },
+			status: 502, code: "upstream_refused", detail: "refused the connection. If",
+		},
+		"not trusted": {
+			dial: func(context.Context) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			},
+			change: func(r *rig) { r.live.Report(1, &failure{control.CodeUpstreamTLS, "the certificate has expired"}) },
+			status: 502, code: "upstream_tls", detail: "(the certificate has expired)",
+		},
+		"no route to the upstream": {
+			dial: func(context.Context) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			},
+			change: func(r *rig) { r.live.Report(1, &failure{control.CodeUpstreamUnreachable, "no route to host"}) },
+			status: 502, code: "upstream_unreachable", detail: "(no route to host)",
+		},
+		"no answer from the upstream": {
+			dial: func(context.Context) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			},
+			change: func(r *rig) { r.live.Report(1, &failure{control.CodeUpstreamTimeout, "no answer within 10 s"}) },
+			status: 504, code: "upstream_timeout", detail: "in time",
 		},
 		"silent": {
 			dial:   hangDial,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -40,8 +41,7 @@ type liveness struct {
 // report is an agent's last word on one upstream.
 type report struct {
 	at  time.Time
-	ok  bool
-	msg string
+	why *failure // nil: it is well
 }
 
 // newLiveness returns the liveness of a node that has not been heard yet: away.
@@ -104,19 +104,33 @@ func (l *liveness) presence() context.Context {
 	return l.present
 }
 
-// Report keeps what the agent says of the upstream of tunnel id: that it can be
-// reached, or the reason why not.
-func (l *liveness) Report(id tunnel.ID, ok bool, msg string) {
-	if len(msg) > maxReportText {
-		msg = msg[:maxReportText]
+// failure is why an agent cannot reach an upstream.
+type failure struct {
+	code   string // one of control's CodeUpstream constants, or of a newer agent
+	reason string // in words
+}
+
+// upstreamFailure reads an agent's report; nil means that the upstream is well.
+func upstreamFailure(ev control.AgentEvent) *failure {
+	if ev.OK {
+		return nil
 	}
-	msg = strings.ToValidUTF8(msg, "\uFFFD")
+	reason := ev.Error
+	if len(reason) > maxReportText {
+		reason = reason[:maxReportText]
+	}
+	return &failure{code: ev.Code, reason: strings.ToValidUTF8(reason, "\uFFFD")}
+}
+
+// Report keeps what the agent says of the upstream of tunnel id: nil, that it
+// can be reached, or why not.
+func (l *liveness) Report(id tunnel.ID, why *failure) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.reports[id]; !known && len(l.reports) >= maxReports {
 		l.dropOldestLocked()
 	}
-	l.reports[id] = report{at: time.Now(), ok: ok, msg: msg}
+	l.reports[id] = report{at: time.Now(), why: why}
 	close(l.news)
 	l.news = make(chan struct{})
 }
@@ -136,27 +150,23 @@ func (l *liveness) dropOldestLocked() {
 
 // Refusal returns the agent's reason why the upstream of tunnel id refuses. It
 // waits up to 200 ms for a report newer than since, then falls back on the last
-// one. Empty: the agent said nothing, or that the upstream is well.
-func (l *liveness) Refusal(ctx context.Context, id tunnel.ID, since time.Time) string {
+// one. Nil: the agent said nothing, or that the upstream is well.
+func (l *liveness) Refusal(ctx context.Context, id tunnel.ID, since time.Time) *failure {
 	timer := time.NewTimer(refusalWait)
 	defer timer.Stop()
 	for {
 		l.mu.Lock()
 		r, news := l.reports[id], l.news
 		l.mu.Unlock()
-		last := r.msg
-		if r.ok {
-			last = ""
-		}
 		if r.at.After(since) {
-			return last
+			return r.why
 		}
 		select {
 		case <-news:
 		case <-timer.C:
-			return last
+			return r.why
 		case <-ctx.Done():
-			return last
+			return r.why
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -59,46 +60,57 @@ func TestLivenessHeardSince(t *testing.T) {
 	}
 }
 
+func refusedFor(reason string) *failure {
+	return upstreamFailure(control.AgentEvent{Code: control.CodeUpstreamRefused, Error: reason})
+}
+
+func reasonOf(why *failure) string {
+	if why == nil {
+		return ""
+	}
+	return why.reason
+}
+
 func TestLivenessRefusal(t *testing.T) {
 	ctx := context.Background()
 	l := newLiveness()
 	past := time.Now().Add(-time.Hour)
-	l.Report(1, false, "refused")
-	if got := l.Refusal(ctx, 1, past); got != "refused" {
+	l.Report(1, refusedFor("refused"))
+	if got := reasonOf(l.Refusal(ctx, 1, past)); got != "refused" {
 		t.Errorf("%q", got)
 	}
-	if got := l.Refusal(ctx, 2, past); got != "" {
-		t.Errorf("of another tunnel: %q", got)
+	if got := l.Refusal(ctx, 2, past); got != nil {
+		t.Errorf("of another tunnel: %+v", got)
 	}
-	if got := l.Refusal(ctx, 1, time.Now().Add(time.Hour)); got != "refused" {
+	if got := reasonOf(l.Refusal(ctx, 1, time.Now().Add(time.Hour))); got != "refused" {
 		t.Errorf("nothing newer: %q, want the last word", got)
 	}
-	l.Report(1, true, "")
-	if got := l.Refusal(ctx, 1, past); got != "" {
-		t.Errorf("well again: %q", got)
+	l.Report(1, nil)
+	if got := l.Refusal(ctx, 1, past); got != nil {
+		t.Errorf("well again: %+v", got)
 	}
 }
 
 // A report that comes a moment after the refusal is waited for.
 func TestLivenessRefusalWaits(t *testing.T) {
 	l := newLiveness()
-	l.Report(1, false, "old")
+	l.Report(1, refusedFor("old"))
 	since := time.Now()
 	got := make(chan string, 1)
 	started := make(chan struct{})
 	go func() {
 		close(started)
-		got <- l.Refusal(context.Background(), 1, since)
+		got <- reasonOf(l.Refusal(context.Background(), 1, since))
 	}()
 	<-started
-	l.Report(2, false, "of another")
-	l.Report(1, false, "new")
+	l.Report(2, refusedFor("of another"))
+	l.Report(1, refusedFor("new"))
 	if reason := await(t, got, "reason"); reason != "new" {
 		t.Errorf("%q", reason)
 	}
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	if reason := l.Refusal(cancelled, 1, time.Now().Add(time.Hour)); reason != "new" {
+	if reason := reasonOf(l.Refusal(cancelled, 1, time.Now().Add(time.Hour))); reason != "new" {
 		t.Errorf("cancelled: %q", reason)
 	}
 }
@@ -106,7 +118,7 @@ func TestLivenessRefusalWaits(t *testing.T) {
 func TestLivenessReportsAreBounded(t *testing.T) {
 	l := newLiveness()
 	for id := range tunnel.ID(maxReports + 10) {
-		l.Report(id, false, strings.Repeat("\xff", maxReportText*2))
+		l.Report(id, upstreamFailure(control.AgentEvent{Error: strings.Repeat("\xff", maxReportText*2)}))
 	}
 	if len(l.reports) != maxReports {
 		t.Errorf("%d reports", len(l.reports))
@@ -114,7 +126,7 @@ func TestLivenessReportsAreBounded(t *testing.T) {
 	if _, ok := l.reports[0]; ok {
 		t.Error("the oldest is still there")
 	}
-	if r := l.reports[maxReports+9]; len(r.msg) > maxReportText || r.msg == "" || !strings.HasPrefix(r.msg, "\uFFFD") {
-		t.Errorf("%d bytes: %.10q", len(r.msg), r.msg)
+	if r := l.reports[maxReports+9].why.reason; len(r) > maxReportText || r == "" || !strings.HasPrefix(r, "\uFFFD") {
+		t.Errorf("%d bytes: %.10q", len(r), r)
 	}
 }

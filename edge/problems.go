@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/proxy"
 )
 
@@ -61,17 +62,32 @@ var (
 	}
 )
 
-// upstreamRefused words a refused connection. reason is the agent's; it may be
-// empty.
-func upstreamRefused(reason string) *proxy.Problem {
-	detail := "The machine behind this address is connected, but the service on it refused the connection"
-	if reason != "" {
-		detail += " (" + reason + ")"
+// upstreamProblem words what an agent says of an upstream that it cannot reach.
+// Nil: it said nothing before it refused.
+func upstreamProblem(why *failure) *proxy.Problem {
+	p := &proxy.Problem{Status: http.StatusBadGateway}
+	if why == nil {
+		why = &failure{code: control.CodeUpstreamRefused}
 	}
-	return &proxy.Problem{
-		Status: http.StatusBadGateway,
-		Code:   "upstream_refused",
-		Title:  "The service is not running",
-		Detail: detail + ". If it is yours, start it and check its address; else try again later.",
+	var said, advice string
+	switch why.code {
+	case control.CodeUpstreamTimeout:
+		return upstreamTimeout
+	case control.CodeUpstreamTLS:
+		p.Title = "The service's encryption cannot be trusted"
+		said, advice = "but its encrypted connection to the service failed", "correct its certificate or address"
+	case control.CodeUpstreamUnreachable:
+		p.Title = "The service could not be reached"
+		said, advice = "but it cannot reach the service", "check its address"
+	default:
+		why = &failure{code: control.CodeUpstreamRefused, reason: why.reason}
+		p.Title = "The service is not running"
+		said, advice = "but the service on it refused the connection", "start it and check its address"
 	}
+	p.Code = why.code
+	if why.reason != "" {
+		said += " (" + why.reason + ")"
+	}
+	p.Detail = "The machine behind this address is connected, " + said + ". If it is yours, " + advice + "; else try again later."
+	return p
 }

@@ -50,11 +50,10 @@ type service struct {
 	wait   time.Duration // for a dial
 	dials  chan struct{} // holds one element for each dial under way; TCP only
 
-	log        *slog.Logger
-	name       string // name, agent and hostHeader tell whether the service may be kept
-	agent      string
-	hostHeader string
-	proxy      *proxy.Proxy // nil for TCP
+	log   *slog.Logger
+	spec  tunnel.Spec // with the agent's name it tells whether the service may be kept
+	agent string
+	proxy *proxy.Proxy // nil for TCP
 }
 
 // route makes the routes of t, with the services of before that still fit.
@@ -79,8 +78,7 @@ func (f *front) route(t *tunnel.Table, live func(tunnel.NodeID) *liveness, befor
 
 // fits reports whether s can go on serving what e says.
 func (s *service) fits(e *tunnel.Entry, live *liveness) bool {
-	return s.live == live && s.node.id == e.Node && s.name == e.Name && s.agent == e.Agent &&
-		s.hostHeader == e.HostHeader && (s.proxy != nil) == (e.Kind == tunnel.HTTP)
+	return s.live == live && s.node.id == e.Node && s.agent == e.Agent && s.spec == e.Spec
 }
 
 func (f *front) service(e *tunnel.Entry, live *liveness) *service {
@@ -95,9 +93,8 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		dialer:     f.dialer,
 		wait:       f.limits.dial,
 		log:        f.log.With("tunnel", e.Name, "agent", e.Agent),
-		name:       e.Name,
+		spec:       e.Spec,
 		agent:      e.Agent,
-		hostHeader: e.HostHeader,
 	}
 	if e.Kind != tunnel.HTTP {
 		s.dials = make(chan struct{}, f.limits.dials)
@@ -107,7 +104,8 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		// Pooled connections are shared between visitors, so they come from the
 		// edge's own address; the visitor travels in X-Forwarded-For.
 		Dial:       func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, netip.AddrPort{}) },
-		HostHeader: e.HostHeader,
+		HostHeader:  e.HostHeader,
+		Compression: e.Compression,
 		BodyWait:   f.limits.body,
 		StreamWait: f.limits.stream,
 		Logger:     s.log,
@@ -155,8 +153,11 @@ func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, erro
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		reason := s.live.Refusal(ctx, s.id, start)
-		return nil, fmt.Errorf("%w: %w", upstreamRefused(reason), err)
+		why := s.live.Refusal(ctx, s.id, start)
+		if why == nil {
+			return nil, fmt.Errorf("%w: %w", upstreamProblem(nil), err)
+		}
+		return nil, fmt.Errorf("%w: %s", upstreamProblem(why), why.reason)
 	}
 	return nil, fmt.Errorf("%w: %w", overlayBroken, err)
 }

@@ -295,7 +295,7 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			live.Heard()
 			h.turn(s, node, true)
 			if ev.Type == control.EventUpstream {
-				live.Report(ev.Tunnel, ev.OK, ev.Error)
+				live.Report(ev.Tunnel, upstreamFailure(ev))
 			}
 		case <-beat.C:
 			err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat})

@@ -170,8 +170,8 @@ func TestSessionTurnsAwayAndUp(t *testing.T) {
 	s.stream.events <- control.AgentEvent{Type: control.EventUpstream, Tunnel: 9, Error: "refused"}
 	h.sessions.await(t, func() bool { up, _ := h.sessions.state(300); return up })
 	s.stream.events <- control.AgentEvent{Type: control.EventHeartbeat} // so that the report is through
-	if got := live.Refusal(t.Context(), 9, time.Time{}); got != "refused" {
-		t.Errorf("the report is %q", got)
+	if got := live.Refusal(t.Context(), 9, time.Time{}); got == nil || got.reason != "refused" {
+		t.Errorf("the report is %+v", got)
 	}
 	s.stream.Close()
 	if err := <-s.result; err != nil && !errors.Is(err, io.ErrClosedPipe) {
