@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,13 +17,15 @@ import (
 
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/netwatch"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
 const (
-	// silence is how long an edge may say nothing. It is the edge's own rule
-	// for agents, too, so both sides give up a dead link together.
-	silence = 5 * time.Second
+	// silence is how long an edge may say nothing: it sends something every 2
+	// s, and answers what is sent to it. An edge waits longer, 5 s, so that
+	// agents find another way before they count as away.
+	silence = 3 * time.Second
 	// maxSilence holds even while bytes come in: then it is the event
 	// stream that is stuck.
 	maxSilence = 15 * time.Second
@@ -66,6 +69,8 @@ type link struct {
 	// hold is waited for before anything is published; see owner.
 	hold    <-chan struct{}
 	reports chan report
+
+	watchNetwork watcher // netwatch.Watch; tests have their own
 }
 
 // report is an event on its way to the edge.
@@ -79,6 +84,7 @@ func newLink(edge keys.Edge, key keys.Private, state edgesState, process string,
 	l := &link{
 		edge: edge, name: name, key: key, self: state.Node, overlay: state.Overlay,
 		process: process, set: set, hold: hold, reports: make(chan report, maxDials), log: log.With("edge", name),
+		watchNetwork: netwatch.Watch,
 	}
 	set.join(l)
 	return l
@@ -101,9 +107,17 @@ func (l *link) run(ctx context.Context) error {
 		<-done
 	}()
 
+	watching, unwatch := context.WithCancel(ctx)
+	var monitors sync.WaitGroup
+	defer monitors.Wait()
+	defer unwatch()
+	m := &monitor{node: n, edge: l.edge.Key, watch: l.watchNetwork, source: sourceFor}
+	monitors.Go(func() { m.run(watching) })
+
 	l.set.linkState(l, LinkConnecting, "")
+	fresh := false // the next session is to have a socket of its own
 	for attempts := 0; ; attempts++ {
-		up, err := l.session(ctx, n)
+		up, err := l.session(ctx, n, fresh)
 		if ctx.Err() != nil {
 			l.set.linkState(l, LinkDown, "the command that held the link has ended")
 			return nil
@@ -116,21 +130,33 @@ func (l *link) run(ctx context.Context) error {
 			l.log.Warn("link lost, reconnecting", "err", err)
 			l.set.linkState(l, LinkDegraded, err.Error())
 			attempts = 0
+			// After a restart, the edge calls the socket that it knows.
+			var path *pathError
+			fresh = errors.As(err, &path)
 			continue // at once
 		}
+		fresh = true
 		l.log.Debug("no link", "attempt", attempts, "err", err)
 		l.set.linkState(l, LinkDown, err.Error())
 		pause := min(time.Duration(attempts)*500*time.Millisecond, retryPause)
 		select {
 		case <-time.After(pause/2 + rand.N(pause/2+100*time.Millisecond)):
+		case <-n.nudges:
+			attempts = 0
 		case <-ctx.Done():
 		}
 	}
 }
 
-// session connects once and stays until the session ends. up tells whether it
-// ever began. A *control.Error means that trying again is of no use.
-func (l *link) session(ctx context.Context, n *node) (up bool, err error) {
+// session connects once, with fresh on a new socket, and stays until the
+// session ends. up tells whether it ever began. A *control.Error means that
+// trying again is of no use, and a *pathError that the socket may be of none.
+func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err error) {
+	if fresh {
+		if err := n.dev.Rebind(); err != nil {
+			return false, err
+		}
+	}
 	if err := n.reach(ctx, l.edge, connectTimeout); err != nil {
 		return false, err
 	}
@@ -231,7 +257,8 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, heard c
 	}
 }
 
-// watch returns an error when the edge is silent for too long. Bulk traffic
+// watch returns a *pathError when the edge is silent for too long, or at once
+// when the node is nudged. Bulk traffic
 // may hold up events; WireGuard's count of received bytes then shows that the
 // edge lives. A handshake that the edge began may mean that it was started
 // anew and knows nothing of this stream: an event at once, through ask, is
@@ -251,6 +278,8 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 			event = time.Now()
 			sign = event
 			continue
+		case reason := <-n.nudges:
+			return &pathError{reason}
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
@@ -262,7 +291,8 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		if now.RxBytes != last.RxBytes {
 			sign = time.Now()
 		}
-		if !now.LastHandshake.Equal(last.LastHandshake) {
+		// Half of the silence is over: a probe, which any edge acknowledges.
+		if !now.LastHandshake.Equal(last.LastHandshake) || time.Since(sign) > silence/2 {
 			select {
 			case ask <- struct{}{}:
 			default:
@@ -270,7 +300,7 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		}
 		last = now
 		if time.Since(sign) > silence || time.Since(event) > maxSilence {
-			return fmt.Errorf("nothing heard from the edge for %v", silence)
+			return silentFor(silence)
 		}
 	}
 }

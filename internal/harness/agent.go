@@ -158,13 +158,13 @@ func (r *Run) End() error {
 // closed. It needs Options.Relay.
 func (r *Run) Sleep() {
 	r.t.Helper()
-	r.agent.edge.relay.pause(r.agent.flow(), true)
+	r.agent.edge.relay.pause(r.agent.flow())
 }
 
 // Wake undoes Sleep.
 func (r *Run) Wake() {
 	r.t.Helper()
-	r.agent.edge.relay.pause(r.agent.flow(), false)
+	r.agent.edge.relay.resume(r.agent.flow())
 }
 
 // Remap has the NAT between the agent and the edge forget its mapping: the agent
@@ -185,7 +185,7 @@ func (r *Run) Strand() {
 // packet to the next it hears nothing more. It needs Options.Relay.
 func (r *Run) Kill() {
 	r.t.Helper()
-	r.Sleep()
+	r.Strand()
 	r.Stop()
 }
 

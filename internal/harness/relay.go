@@ -18,6 +18,7 @@ type relay struct {
 	edge  netip.AddrPort
 	flows map[netip.AddrPort]*flow // by the agent's address
 	held  bool                     // nothing passes
+	sleep int                      // agents that sleep: flows that begin now are theirs
 	wait  sync.WaitGroup
 	over  bool
 }
@@ -27,6 +28,7 @@ type flow struct {
 	agent  netip.AddrPort
 	back   *net.UDPConn // to the edge
 	paused bool         // guarded by relay.mu
+	asleep bool         // guarded by relay.mu: began while an agent slept
 }
 
 func newRelay(t testing.TB) *relay {
@@ -69,19 +71,28 @@ func (r *relay) close() {
 	r.wait.Wait()
 }
 
-// pause black-holes the flow that the edge sees as coming from back, or lets it
-// pass again.
-func (r *relay) pause(back string, paused bool) {
+// pause black-holes the flow that the edge sees as coming from back, and those
+// of sockets that are new to the relay, until resume: an agent that hears
+// nothing opens another one.
+func (r *relay) pause(back string) {
+	r.t.Helper()
+	r.strand(back)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sleep++
+}
+
+// resume undoes pause.
+func (r *relay) resume(back string) {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.sleep--
 	for _, f := range r.flows {
-		if f.back.LocalAddr().String() == back {
-			f.paused = paused
-			return
+		if f.asleep || f.back.LocalAddr().String() == back {
+			f.paused, f.asleep = false, false
 		}
 	}
-	r.t.Fatalf("no agent comes from %s", back)
 }
 
 // remap forgets the mapping of the flow that the edge sees as coming from back:
@@ -102,8 +113,19 @@ func (r *relay) remap(back string) {
 }
 
 // strand makes the address that the agent behind back sends from a dead one:
-// nothing passes from or to it ever again. Only another socket helps.
-func (r *relay) strand(back string) { r.pause(back, true) }
+// nothing passes from or to it any more. Only another socket helps.
+func (r *relay) strand(back string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.flows {
+		if f.back.LocalAddr().String() == back {
+			f.paused = true
+			return
+		}
+	}
+	r.t.Fatalf("no agent comes from %s", back)
+}
 
 // hold black-holes everything, or lets it pass again.
 func (r *relay) hold(held bool) {
@@ -146,7 +168,7 @@ func (r *relay) flow(agent netip.AddrPort) (*flow, netip.AddrPort) {
 		if err := errors.Join(back.SetReadBuffer(4<<20), back.SetWriteBuffer(4<<20)); err != nil {
 			r.t.Errorf("relay: %v", err)
 		}
-		f = &flow{agent: agent, back: back}
+		f = &flow{agent: agent, back: back, paused: r.sleep > 0, asleep: r.sleep > 0}
 		r.flows[agent] = f
 		r.wait.Go(func() { r.outward(f) })
 	}

@@ -167,6 +167,23 @@ func TestConnectionsSurviveNewMappings(t *testing.T) {
 	s.end()
 }
 
+// The agent's socket is of no use any more, as when its address is gone and no
+// one told. Silence makes it open another one.
+func TestConnectionsSurviveLostSocket(t *testing.T) {
+	t.Parallel()
+	e := harness.Start(t, harness.Options{Relay: true})
+	a := e.AddAgent("laptop")
+	s, run := openSurvivors(t, e, a)
+	for range 2 {
+		before := a.Row().Endpoint
+		s.through(run.Strand)
+		if after := a.Row().Endpoint; after == before {
+			t.Errorf("the edge still sees %s", before)
+		}
+	}
+	s.end()
+}
+
 // The agent is gone for so long that the edge gives it up, with bytes under way
 // in both directions, and comes back.
 func TestConnectionsSurviveAbsence(t *testing.T) {

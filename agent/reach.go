@@ -1,0 +1,279 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/wg"
+)
+
+const (
+	// handshakePause keeps handshakes apart: an edge drops one that comes
+	// within 20 ms of the one before as a flood (wireguard-go,
+	// device/constants.go, HandshakeInitationRate).
+	handshakePause = 50 * time.Millisecond
+	// lookupPatience is how long addresses that were good before wait for the
+	// resolver, which may hang on a network that has just changed.
+	lookupPatience = 100 * time.Millisecond
+	// maxTargets bounds the addresses that one handshake is sent to.
+	maxTargets = 16
+)
+
+// roundWaits is how long each round of a reach waits for an answer. An answer may
+// take longer than the first, and each round makes the answer to the one before
+// worthless; so they grow.
+var roundWaits = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second}
+
+// unreachableError says that no endpoint of an edge answered.
+type unreachableError struct {
+	tried []string // HOST:PORT
+	err   error    // of the name resolution, or nil
+}
+
+func (e *unreachableError) Error() string {
+	switch {
+	case len(e.tried) == 0 && e.err != nil:
+		return e.err.Error()
+	case len(e.tried) == 0:
+		return "there was no time to reach the edge"
+	}
+	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, or something on the way blocks UDP", strings.Join(e.tried, ", "))
+	if e.err != nil {
+		msg += fmt.Sprintf(" (%v)", e.err)
+	}
+	return msg
+}
+
+func (e *unreachableError) Unwrap() error { return e.err }
+
+func (e *unreachableError) note(addr netip.AddrPort) {
+	if s := addr.String(); !slices.Contains(e.tried, s) {
+		e.tried = append(e.tried, s)
+	}
+}
+
+// reach makes edge the node's peer and does a WireGuard handshake with it, over
+// whichever of its addresses answers first, until timeout. Names are looked up
+// anew in each round. The handshake is done even where there is a session: an
+// edge that was restarted does not know it.
+func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	names := lookup{node: n, edge: edge, found: make(chan found, 1)}
+	defer names.wait()
+	defer cancel()
+	defer n.paths.Aim()
+	fail := &unreachableError{}
+	before, err := n.handshake(edge.Key)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(handshakePause - time.Since(before)):
+	case <-ctx.Done():
+	}
+	for round := 0; ctx.Err() == nil; round++ {
+		wait := roundWaits[min(round, len(roundWaits)-1)]
+		wait += rand.N(wait / 4)
+		addrs, err := names.addrs(ctx, wait)
+		// Of a resolution that was cut short, only that it was is known.
+		if err != nil && (fail.err == nil || ctx.Err() == nil) {
+			fail.err = err
+		}
+		targets := n.targets(addrs, round)
+		for _, addr := range addrs {
+			fail.note(addr)
+		}
+		done, nudged, err := n.try(ctx, edge.Key, targets, wait, before)
+		if err != nil || done {
+			return err
+		}
+		if nudged {
+			// Another network: what was tried so far counts for nothing.
+			if err := n.dev.Rebind(); err != nil {
+				return err
+			}
+			round = -1
+		}
+	}
+	return fail
+}
+
+// targets are the addresses to try in a round: all, or, in every other round,
+// one alone. An edge answers the copy of a handshake that comes first; if its
+// answer cannot come back that way, the other ways would never be used.
+func (n *node) targets(addrs []netip.AddrPort, round int) []netip.AddrPort {
+	if round%2 == 0 || len(addrs) < 2 {
+		return addrs
+	}
+	i := round / 2 % len(addrs)
+	return addrs[i : i+1]
+}
+
+// try asks for a handshake at all of addrs and waits for one that is newer than
+// before. nudged tells that the wait was cut short because the network changed.
+func (n *node) try(ctx context.Context, key keys.Public, addrs []netip.AddrPort, wait time.Duration, before time.Time) (done, nudged bool, err error) {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	if len(addrs) > 0 {
+		if err := n.call(key, addrs); err != nil {
+			return false, false, err
+		}
+	}
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		last, err := n.handshake(key)
+		if err != nil {
+			return false, false, err
+		}
+		if !last.Equal(before) {
+			// Not before: turning it on begins a handshake of its own, and the
+			// edge takes the second of two that come together for a flood.
+			n.keepalive = keepalive
+			return true, false, n.dev.SetPeer(edgePeer(key, netip.AddrPort{}, n.keepalive))
+		}
+		select {
+		case <-time.After(pause):
+		case <-n.nudges:
+			return false, true, nil
+		case <-end.C:
+			return false, false, nil
+		case <-ctx.Done():
+			return false, false, nil
+		}
+	}
+}
+
+// call sends the first message of a handshake to all of addrs.
+func (n *node) call(key keys.Public, addrs []netip.AddrPort) error {
+	var targets []conn.Endpoint
+	for _, addr := range addrs {
+		ep, err := n.paths.At(addr)
+		if err != nil {
+			continue // its zone is gone, with its interface
+		}
+		targets = append(targets, ep)
+	}
+	n.paths.Aim(targets...)
+	if err := n.dev.SetPeer(edgePeer(key, addrs[0], n.keepalive)); err != nil {
+		return err
+	}
+	if err := n.dev.Restart(key); err != nil {
+		n.log.Debug("call the edge", "err", err) // there may be no network
+	}
+	return nil
+}
+
+// edgePeer is an edge as the only peer of a device.
+func edgePeer(key keys.Public, endpoint netip.AddrPort, keepalive time.Duration) wg.Peer {
+	return wg.Peer{
+		Key: key, Endpoint: endpoint, Keepalive: keepalive,
+		// Visitors' packets come with their own source addresses.
+		AllowedIPs: []netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
+	}
+}
+
+// handshake is when the last one with the peer was; zero for none.
+func (n *node) handshake(key keys.Public) (time.Time, error) {
+	p, _, err := n.dev.Peer(key)
+	return p.LastHandshake, err
+}
+
+// lookup finds an edge's addresses. A resolver that hangs does not hold up
+// addresses that were found before.
+type lookup struct {
+	node  *node
+	edge  keys.Edge
+	busy  bool
+	found chan found
+}
+
+type found struct {
+	addrs []netip.AddrPort
+	err   error
+}
+
+// addrs are the edge's addresses as far as they are known within wait.
+func (l *lookup) addrs(ctx context.Context, wait time.Duration) ([]netip.AddrPort, error) {
+	if !l.busy {
+		l.busy = true
+		go func() {
+			addrs, err := resolve(ctx, l.node.resolver, l.edge)
+			l.found <- found{addrs, err}
+		}()
+	}
+	if len(l.node.known) > 0 {
+		wait = min(wait, lookupPatience)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case f := <-l.found:
+		l.busy = false
+		if len(f.addrs) > 0 {
+			l.node.known = f.addrs[:min(len(f.addrs), maxTargets)]
+		}
+		return l.node.known, f.err
+	case <-timer.C:
+		if len(l.node.known) == 0 {
+			return nil, errors.New("the edge's host name could not be looked up in time")
+		}
+		return l.node.known, nil
+	case <-ctx.Done():
+		return l.node.known, ctx.Err()
+	}
+}
+
+// wait lets the resolution that is under way end. Its context must have ended.
+func (l *lookup) wait() {
+	if l.busy {
+		<-l.found
+	}
+}
+
+// resolver finds the addresses of a host, as net.Resolver.LookupNetIP does.
+type resolver func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+// resolve lists the UDP addresses of an edge, of both families.
+func resolve(ctx context.Context, find resolver, edge keys.Edge) ([]netip.AddrPort, error) {
+	var addrs []netip.AddrPort
+	var errs []error
+	for _, ep := range edge.Endpoints {
+		if ep.Kind != keys.EndpointUDP {
+			continue
+		}
+		host, portText, err := net.SplitHostPort(ep.Addr)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the edge's endpoint %q is not HOST:PORT: %w", ep.Addr, err))
+			continue
+		}
+		port, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the edge's endpoint %q has no port number: %w", ep.Addr, err))
+			continue
+		}
+		ips, err := find(ctx, "ip", host)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the edge's host name %s cannot be resolved: %w", host, err))
+			continue
+		}
+		for _, ip := range ips {
+			if addr := netip.AddrPortFrom(ip.Unmap(), uint16(port)); !slices.Contains(addrs, addr) {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	if len(addrs) == 0 && len(errs) == 0 {
+		errs = append(errs, errors.New("the edge has no UDP endpoint"))
+	}
+	return addrs, errors.Join(errs...)
+}
