@@ -43,6 +43,7 @@ tunnels:
     upstream: https://192.168.1.10:5001
     url: https://Files.Example.com
     host_header: NAS.lan:5001
+    compression: true
     upstream_tls_verify: false
   ssh: {kind: tcp, upstream: "22", port: 20022, proxy_protocol: v2}
   sock: {kind: tcp, upstream: "unix:/run/X.sock", proxy_protocol: v1}
@@ -54,7 +55,7 @@ tunnels:
 	want := []Tunnel{
 		{Name: "zebra", Kind: tunnel.HTTP, Upstream: "http://127.0.0.1:8089"},
 		{Name: "nas", Kind: tunnel.HTTP, Upstream: "https://192.168.1.10:5001", URL: "files.example.com",
-			HostHeader: "NAS.lan:5001", UpstreamTLSVerify: &no},
+			HostHeader: "NAS.lan:5001", Compression: true, UpstreamTLSVerify: &no},
 		{Name: "ssh", Kind: tunnel.TCP, Upstream: "tcp://127.0.0.1:22", Port: 20022, ProxyProtocol: 2},
 		{Name: "sock", Kind: tunnel.TCP, Upstream: "unix:/run/X.sock", ProxyProtocol: 1},
 	}
@@ -130,6 +131,8 @@ func TestMistakes(t *testing.T) {
 		{"proxy protocol", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, proxy_protocol: v3}\n", []string{`tunnels.app.proxy_protocol: .*; allowed: v1, v2$`}},
 		{"verify", agent, "tunnels:\n  app: {kind: http, upstream: 'https://x', upstream_tls_verify: 1}\n", []string{`tunnels.app.upstream_tls_verify: .*; allowed: true, false$`}},
 		{"verify without TLS", agent, "tunnels:\n  app: {kind: http, upstream: 1, upstream_tls_verify: false}\n", []string{`tunnels.app.upstream_tls_verify: has a meaning for an https:// upstream alone`}},
+		{"compression", agent, "tunnels:\n  app: {kind: http, upstream: 1, compression: maybe}\n", []string{`tunnels.app.compression: .*; allowed: true, false$`}},
+		{"compression of tcp", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, compression: true}\n", []string{`tunnels.app.compression: belongs to a tunnel of kind http`}},
 		{"host header", agent, "tunnels:\n  app: {kind: http, upstream: 1, host_header: 'a b'}\n", []string{`tunnels.app.host_header: must be a host name`}},
 		{"all at once, in the order of the file", agent, "tunnels:\n  a: {kind: x, upstream: 1}\nlog_level: loud\nnope: 1\n",
 			[]string{`^test.yml:2: tunnels.a.kind`, `^test.yml:3: log_level: "loud" is no log level; allowed: debug, info, warn, error$`, `^test.yml:4: nope`}},

@@ -15,19 +15,20 @@ type Tunnel struct {
 	URL               string // http: the host name asked for; empty: the name under the edge's domain
 	Port              uint16 // tcp: the public port asked for; 0: the edge chooses
 	HostHeader        string // http: sent to the upstream in place of the visitor's
+	Compression       bool   // http: the edge compresses answers that the upstream did not
 	ProxyProtocol     int    // tcp: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
 }
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return []string{"kind", "upstream", "url", "port", "host_header", "proxy_protocol", "upstream_tls_verify"}
+	return []string{"kind", "upstream", "url", "port", "host_header", "compression", "proxy_protocol", "upstream_tls_verify"}
 }
 
 // kindOf tells to which kind alone a key belongs.
 func kindOf(key string) (tunnel.Kind, bool) {
 	switch key {
-	case "url", "host_header", "upstream_tls_verify":
+	case "url", "host_header", "compression", "upstream_tls_verify":
 		return tunnel.HTTP, true
 	case "port", "proxy_protocol":
 		return tunnel.TCP, true
@@ -88,6 +89,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			t.Port, err = parsePort(value)
 		case "host_header":
 			t.HostHeader, err = parseHostHeader(value)
+		case "compression":
+			t.Compression, err = parseBool(value)
 		case "proxy_protocol":
 			t.ProxyProtocol, err = parseProxyProtocol(value)
 		case "upstream_tls_verify":

@@ -86,15 +86,15 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		live = newLiveness() // nothing is known of the node: away
 	}
 	s := &service{
-		id:         e.ID,
-		addr:       e.Addr,
-		node:       f.node(e.Node),
-		live:       live,
-		dialer:     f.dialer,
-		wait:       f.limits.dial,
-		log:        f.log.With("tunnel", e.Name, "agent", e.Agent),
-		spec:       e.Spec,
-		agent:      e.Agent,
+		id:     e.ID,
+		addr:   e.Addr,
+		node:   f.node(e.Node),
+		live:   live,
+		dialer: f.dialer,
+		wait:   f.limits.dial,
+		log:    f.log.With("tunnel", e.Name, "agent", e.Agent),
+		spec:   e.Spec,
+		agent:  e.Agent,
 	}
 	if e.Kind != tunnel.HTTP {
 		s.dials = make(chan struct{}, f.limits.dials)
@@ -103,12 +103,12 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 	s.proxy = proxy.New(proxy.Config{
 		// Pooled connections are shared between visitors, so they come from the
 		// edge's own address; the visitor travels in X-Forwarded-For.
-		Dial:       func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, netip.AddrPort{}) },
+		Dial:        func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, netip.AddrPort{}) },
 		HostHeader:  e.HostHeader,
 		Compression: e.Compression,
-		BodyWait:   f.limits.body,
-		StreamWait: f.limits.stream,
-		Logger:     s.log,
+		BodyWait:    f.limits.body,
+		StreamWait:  f.limits.stream,
+		Logger:      s.log,
 	})
 	return s
 }

@@ -93,11 +93,14 @@ func visitorAddr(remote string) netip.Addr {
 	return ap.Addr().Unmap().WithZone("")
 }
 
-// cleanResponse takes out of an upstream's answer what is not the upstream's to
-// say to a visitor.
-func cleanResponse(res *http.Response) error {
+// changeResponse takes out of an upstream's answer what is not the upstream's to
+// say to a visitor, and compresses it if that is asked for.
+func (p *Proxy) changeResponse(res *http.Response) error {
 	cleanAnswerHeader(res.Header)
 	res.Trailer.Del(errorHeader)
+	if p.cfg.Compression {
+		compress(res)
+	}
 	return nil
 }
 

@@ -69,6 +69,11 @@ type Config struct {
 	// HostHeader is sent to the upstream as Host. Empty: the visitor's own.
 	HostHeader string
 
+	// Compression compresses answers for visitors that ask for it (gzip, zstd) where
+	// the upstream has not done so. Where a page shows a secret next to what a
+	// visitor chose, its length then gives the secret away (the BREACH attack).
+	Compression bool
+
 	// BodyWait is how long an upload of known length may be waited for; each 4 KiB
 	// of it give the time back. StreamWait is how long one of unknown length may be
 	// silent. Both end when the answer begins. Zero: 1 min and 10 min.
@@ -108,7 +113,7 @@ func New(cfg Config) *Proxy {
 		Transport:      transportChooser{p},
 		FlushInterval:  -1,
 		BufferPool:     copyBuffers{},
-		ModifyResponse: cleanResponse,
+		ModifyResponse: p.changeResponse,
 		ErrorHandler:   p.serveError,
 		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
 	}

@@ -41,6 +41,8 @@ type Spec struct {
 	Port       uint16 `json:"port,omitempty"`        // tcp: the public port; 0 leaves the choice to the edge
 	Upstream   string `json:"upstream"`              // canonical text, to be shown and to find a generated name again
 	HostHeader string `json:"host_header,omitempty"` // http: sent to the upstream; "" passes the visitor's on
+
+	Compression bool `json:"compression,omitempty"` // http: the edge compresses answers that the upstream did not
 }
 
 // Validate says what is wrong with a Spec, whoever sent it: afterwards every
@@ -61,8 +63,8 @@ func (s Spec) Validate() error {
 	if s.Upstream == "" || len(s.Upstream) > maxUpstream || !printable(s.Upstream) {
 		return fmt.Errorf("the upstream of the tunnel must be 1 to %d bytes of printable text", maxUpstream)
 	}
-	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "") {
-		return fmt.Errorf("a host name or a host header belongs to an http tunnel, and this one is %s", s.Kind)
+	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "" || s.Compression) {
+		return fmt.Errorf("a host name, a host header or compression belongs to an http tunnel, and this one is %s", s.Kind)
 	}
 	if s.Kind != TCP && s.Port != 0 {
 		return fmt.Errorf("a port belongs to a tcp tunnel, and this one is %s", s.Kind)

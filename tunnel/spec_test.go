@@ -43,6 +43,7 @@ func TestSpecValidate(t *testing.T) {
 		"not UTF-8":              {httpSpec, func(s *Spec) { s.Upstream = "x\xff" }, "upstream"},
 		"host of tcp":            {tcpSpec, func(s *Spec) { s.Host = "a.example.com" }, "http tunnel"},
 		"header of tcp":          {tcpSpec, func(s *Spec) { s.HostHeader = "a" }, "http tunnel"},
+		"compression of tcp":     {tcpSpec, func(s *Spec) { s.Compression = true }, "http tunnel"},
 		"port of http":           {httpSpec, func(s *Spec) { s.Port = 80 }, "tcp tunnel"},
 		"host in upper case":     {httpSpec, func(s *Spec) { s.Host = "App.example.com" }, `must be written as "app.example.com"`},
 		"host with a dot":        {httpSpec, func(s *Spec) { s.Host = "app.example.com." }, "must be written as"},

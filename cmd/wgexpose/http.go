@@ -11,7 +11,7 @@ import (
 
 func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader string
-	var asJSON, verify bool
+	var asJSON, verify, compression bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET",
 		Short: "Share a web service under a host name of the edge",
@@ -23,7 +23,7 @@ https://host:port or unix:/path.
 Without --name or --url the edge chooses a readable name, and gives the same one
 back when the same target is shared again within a day.`,
 		Example: `  wgexpose http 8089
-  wgexpose http 8089 --name app
+  wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
   wgexpose http localhost:5173 --host-header localhost:5173`,
 		Args: exactly("TARGET"),
@@ -36,6 +36,7 @@ back when the same target is shared again within a day.`,
 			}
 			set("url", "url", url)
 			set("host-header", "host_header", hostHeader)
+			set("compression", "compression", strconv.FormatBool(compression))
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
 			if name != "" && url != "" {
 				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
@@ -51,6 +52,7 @@ back when the same target is shared again within a day.`,
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` under the edge's domain")
 	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
+	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	jsonFlag(cmd, &asJSON)
 	return cmd

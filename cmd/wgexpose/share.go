@@ -56,12 +56,13 @@ func agentTunnels(in []configs.Tunnel) []agent.Tunnel {
 	for i, t := range in {
 		out[i] = agent.Tunnel{
 			Spec: tunnel.Spec{
-				Name:       t.Name,
-				Kind:       t.Kind,
-				Host:       t.URL,
-				Port:       t.Port,
-				Upstream:   t.Upstream,
-				HostHeader: t.HostHeader,
+				Name:        t.Name,
+				Kind:        t.Kind,
+				Host:        t.URL,
+				Port:        t.Port,
+				Upstream:    t.Upstream,
+				HostHeader:  t.HostHeader,
+				Compression: t.Compression,
 			},
 			ProxyProtocol:       t.ProxyProtocol,
 			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
@@ -82,6 +83,7 @@ func tunnelUsage(problems []configs.Problem) error {
 		"url":                 "--url",
 		"port":                "--port",
 		"host_header":         "--host-header",
+		"compression":         "--compression",
 		"proxy_protocol":      "--proxy-protocol",
 		"upstream_tls_verify": "--upstream-tls-verify",
 	}
