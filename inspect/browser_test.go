@@ -1,0 +1,410 @@
+package inspect
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+var pictures = flag.String("pictures", "", "write pictures of the page into this folder")
+
+// sampleApp is what stands behind the tunnel in the browser's test.
+func sampleApp(t *testing.T) *httptest.Server {
+	release := make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/orders", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Set-Cookie", "session=5e884898da28; Path=/; HttpOnly")
+		z := gzip.NewWriter(w)
+		defer z.Close()
+		type order struct {
+			ID    int      `json:"id"`
+			Name  string   `json:"customer"`
+			Total float64  `json:"total"`
+			Paid  bool     `json:"paid"`
+			Tags  []string `json:"tags"`
+		}
+		list := []order{}
+		for n, name := range []string{"Ada Lovelace", "Grace Hopper", "Katherine Johnson", "<script>alert(1)</script>"} {
+			list = append(list, order{1041 + n, name, 19.5 * float64(n+1), n%2 == 0, []string{"web", "eu"}})
+		}
+		if err := json.NewEncoder(z).Encode(map[string]any{"orders": list, "next": nil}); err != nil {
+			t.Error(err)
+		}
+	})
+	mux.HandleFunc("POST /api/orders", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"method":%q,"query":%q,"note":%q,"auth":%q,"got":%s}`, r.Method, r.URL.RawQuery, r.Header.Get("X-Note"), r.Header.Get("Authorization"), b)
+	})
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusSeeOther) })
+	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /logo.png", func(w http.ResponseWriter, r *http.Request) {
+		picture := image.NewRGBA(image.Rect(0, 0, 160, 90))
+		for y := range 90 {
+			for x := range 160 {
+				picture.Set(x, y, color.RGBA{uint8(40 + x), uint8(90 + y), 220, 255})
+			}
+		}
+		w.Header().Set("Content-Type", "image/png")
+		if err := png.Encode(w, picture); err != nil {
+			t.Error(err)
+		}
+	})
+	mux.HandleFunc("GET /broken", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "the database is not there", http.StatusInternalServerError)
+	})
+	mux.HandleFunc("GET /chat/completions", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n, word := range []string{"Hello", " there,", " this", " is", " streamed"} {
+			fmt.Fprintf(w, "event: delta\nid: %d\ndata: {\"token\":%q}\n\n", n, word)
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-release:
+			fmt.Fprint(w, "event: done\ndata: [DONE]\n\n")
+		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { close(release) })
+	mux.HandleFunc("GET /socket", func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionContextTakeover, CompressionThreshold: 1})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		for {
+			kind, b, err := c.Read(r.Context())
+			if err != nil {
+				return
+			}
+			if err := c.Write(r.Context(), kind, b); err != nil {
+				return
+			}
+		}
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, "<!doctype html><title>Shop</title><h1>Shop</h1>")
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func sampleStatus(now time.Time) Status {
+	return Status{State: "online", Agent: "laptop",
+		Tunnels: []TunnelStatus{
+			{Name: "shop", PublicURL: "https://shop.example.com", Kind: "http", Upstream: "http://127.0.0.1:8089", State: "up", Inspected: true},
+			{Name: "ssh", PublicURL: "tcp://example.com:20022", Kind: "tcp", Upstream: "tcp://127.0.0.1:22", State: "down", Detail: "connection refused by 127.0.0.1:22"},
+		},
+		Links: []LinkStatus{{Edge: "203.0.113.7:51820", State: "up", Transport: "udp", Latency: 23.4, Since: now.Add(-3 * time.Hour)}},
+	}
+}
+
+// TestPage looks at the page as a user does, in a real browser.
+func TestPage(t *testing.T) {
+	b := openBrowser(t)
+	i := open(t, Config{Version: "1.2.3"})
+	app := sampleApp(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := Listen(ctx, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	start := time.Now()
+	go func() { served <- i.Serve(ctx, l, func() Status { return sampleStatus(start) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	page := "http://" + l.Addr().String() + "/"
+	meta := Meta{Tunnel: "shop", PublicURL: "https://shop.example.com", Upstream: "http://127.0.0.1:8089"}
+	client := through(t, i, app, meta)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	do := func(method, path, body string, header ...string) {
+		t.Helper()
+		fetch(t, client, method, app.URL+path, body, append(header, "X-Forwarded-For", "198.51.100.23", "Host", "shop.example.com", "User-Agent", "curl/8.14.1")...)
+	}
+
+	step := func(name string, fn func(t *testing.T)) {
+		t.Helper()
+		if !t.Run(name, func(t *testing.T) { b.t = t; fn(t) }) {
+			t.FailNow() // each goes on from where the one before left the page
+		}
+		b.t = t
+	}
+
+	b.size(1280, 800, "light")
+	b.open(page)
+	b.until(`document.querySelector('#live').textContent === 'live'`)
+	b.until(`document.querySelector('#empty').innerText.includes('https://shop.example.com')`)
+
+	step("requests appear by themselves", func(t *testing.T) {
+		do("GET", "/", "")
+		b.until(`document.querySelectorAll('.row').length === 1 && document.querySelector('.row').innerText.includes('200')`)
+		do("GET", "/logo.png", "")
+		do("GET", "/missing", "")
+		do("GET", "/broken", "")
+		do("POST", "/login", "user=ada&password=x%26y&remember=on", "Content-Type", "application/x-www-form-urlencoded")
+		do("POST", "/upload", "--b0\r\nContent-Disposition: form-data; name=\"title\"\r\n\r\nHolidays\r\n--b0\r\nContent-Disposition: form-data; name=\"photo\"; filename=\"sea.bin\"\r\nContent-Type: application/octet-stream\r\n\r\n\xff\x00\x01\r\n--b0--\r\n", "Content-Type", "multipart/form-data; boundary=b0")
+		do("POST", "/api/orders?dry=1", `{"customer":"Alan Turing","items":[{"sku":"A-1","n":2}]}`, "Content-Type", "application/json", "Authorization", "Bearer s3cr3t-token", "X-Note", "first")
+		do("GET", "/api/orders?page=1", "", "Accept-Encoding", "gzip", "Cookie", "session=5e884898da28; theme=dark")
+		b.until(`document.querySelectorAll('.row').length === 8`)
+		b.until(`document.querySelector('#shown').textContent === '8 requests'`)
+	})
+
+	step("detail", func(t *testing.T) {
+		b.key("j") // the newest
+		b.until(`document.querySelector('#detail h2').innerText.includes('GET /api/orders?page=1')`)
+		b.until(`document.querySelector('[data-side=response] pre.json')?.innerText.includes('"customer": "Ada Lovelace"')`)
+		b.until(`document.querySelector('#detail').innerText.includes('gzip,')`)
+		b.until(`document.querySelector('[data-side=response] pre').innerText.includes('<script>alert(1)</script>')`)
+		text := b.eval(`document.querySelector('#detail').innerText`)
+		for _, want := range []string{"session=[masked]", "theme=[masked]", "198.51.100.23"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the detail has no %q: %s", want, text)
+			}
+		}
+		if strings.Contains(text, "5e884898da28") {
+			t.Errorf("the detail shows a secret: %s", text)
+		}
+		b.shoot(*pictures, "inspector-light.png")
+	})
+
+	step("forms, parts, images, hex", func(t *testing.T) {
+		b.click(`.row:nth-child(4)`)
+		b.until(`[...document.querySelectorAll('[data-side=request] td')].some((e) => e.innerText === 'x&y')`)
+		b.click(`.row:nth-child(3)`)
+		b.until(`document.querySelector('[data-side=request]')?.innerText.includes('sea.bin') && document.querySelector('[data-side=request]').innerText.includes('Holidays')`)
+		b.click(`.row:nth-child(7)`)
+		b.until(`document.querySelector('[data-side=response] img')?.naturalWidth === 160`)
+		b.eval(`[...document.querySelectorAll('[data-side=response] .views button')].find((e) => e.innerText === 'Hex').click()`)
+		b.until(`document.querySelector('[data-side=response] pre.hex').innerText.startsWith('000000  89 50 4e 47')`)
+		b.click(`#tab-timing`)
+		b.until(`document.querySelector('.timing')?.innerText.includes('Waiting for the response') && document.querySelectorAll('.timing rect').length === 3`)
+		b.click(`#tab-exchange`)
+	})
+
+	step("filters", func(t *testing.T) {
+		b.click("#more")
+		for _, c := range []struct {
+			field, value string
+			want         int
+		}{{"#f-status", "5xx", 1}, {"#f-status", "404", 1}, {"#f-method", "post", 3}, {"#f-path", "ORDERS", 2}, {"#f-min", "100000", 0}, {"#f-text", "Turing", 1}, {"#f-text", "database is not", 1}, {"#f-text", "s3cr3t", 1}} {
+			b.typeIn(c.field, c.value)
+			if c.value == "s3cr3t" { // the answer tells it, the request's header does not
+				b.until(`document.querySelectorAll('.row').length === 1`)
+			}
+			b.until(fmt.Sprintf(`document.querySelectorAll('.row').length === %d`, c.want))
+			if c.field == "#f-status" && c.value == "404" {
+				b.until(`document.querySelector('#active').innerText === '1'`)
+			}
+			b.click("#reset")
+			b.until(`document.querySelectorAll('.row').length === 8`)
+		}
+		b.click("#more")
+	})
+
+	step("replay", func(t *testing.T) {
+		b.click(`.row:nth-child(2)`)
+		b.until(`document.querySelector('#detail h2').innerText.includes('POST /api/orders?dry=1')`)
+		b.eval(`document.activeElement.blur()`)
+		b.key("r")
+		b.until(`document.querySelectorAll('.row').length === 9 && document.querySelector('#detail').innerText.includes('A replay of')`)
+		b.until(`document.querySelector('[data-side=response] pre')?.innerText.includes('"auth": "Bearer s3cr3t-token"')`)
+	})
+
+	step("replay with changes", func(t *testing.T) {
+		b.eval(`document.activeElement.blur()`)
+		b.key("e")
+		b.until(`document.querySelector('#editor').open && document.querySelector('#e-body').value.includes('Turing')`)
+		b.shoot(*pictures, "inspector-replay.png")
+		b.typeIn("#e-path", "/api/orders?dry=0")
+		b.typeIn("#e-body", `{"customer":"Emmy Noether"}`)
+		b.eval(`(() => { const e = document.querySelector('#e-headers'); e.value = e.value.replace('X-Note: first', 'X-Note: second'); })()`)
+		b.click("#edit .primary")
+		b.until(`!document.querySelector('#editor').open`)
+		b.until(`(() => { const s = document.querySelector('[data-side=response] pre')?.innerText; return s.includes('"query": "dry=0"') && s.includes('"note": "second"') && s.includes('Emmy Noether') && s.includes('"auth": "Bearer s3cr3t-token"'); })()`)
+	})
+
+	step("events while they come", func(t *testing.T) {
+		go func() { // it lasts until it is released
+			a, err := client.Get(app.URL + "/chat/completions")
+			if err == nil {
+				_, _ = io.Copy(io.Discard, a.Body)
+				a.Body.Close()
+			}
+		}()
+		b.until(`document.querySelector('.row').innerText.includes('events 5') && document.querySelector('.row').innerText.includes('open')`)
+		b.click(".row")
+		b.until(`document.querySelectorAll('.message').length === 5 && document.querySelector('.messages').innerText.includes('streamed')`)
+		do("POST", "/release", "")
+		b.until(`document.querySelectorAll('.message').length === 6 && document.querySelector('.messages').innerText.includes('[DONE]')`)
+	})
+
+	step("WebSocket", func(t *testing.T) {
+		c, _, err := websocket.Dial(ctx, app.URL+"/socket", &websocket.DialOptions{
+			HTTPClient: client, CompressionMode: websocket.CompressionContextTakeover, CompressionThreshold: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseNow()
+		say := func(s string) {
+			t.Helper()
+			if err := c.Write(ctx, websocket.MessageText, []byte(s)); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := c.Read(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(`{"type":"join","room":"lobby"}`)
+		b.until(`document.querySelector('.row').innerText.includes('WebSocket 2')`)
+		b.click(".row")
+		b.until(`document.querySelectorAll('.message').length === 2`)
+		say(`{"type":"say","text":"is this live?"}`)
+		b.until(`document.querySelectorAll('.message').length === 4 && document.querySelector('.messages').innerText.includes('is this live?')`)
+	})
+
+	step("dark", func(t *testing.T) {
+		b.size(1280, 800, "dark")
+		dark := `(() => { const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number); return r + g + b < 150; })()`
+		b.until(dark)
+		b.shoot(*pictures, "inspector-websocket-dark.png")
+		b.click("#theme") // light
+		b.until("!" + dark)
+		b.click("#theme") // dark, whatever the system says
+		b.size(1280, 800, "light")
+		b.until(dark)
+		b.click("#theme") // as the system
+		b.until("!" + dark)
+	})
+
+	step("status", func(t *testing.T) {
+		b.eval(`document.activeElement.blur()`)
+		b.key("g")
+		b.until(`document.querySelector('#status').innerText.includes('connection refused by 127.0.0.1:22') && document.querySelector('#status').innerText.includes('203.0.113.7:51820')`)
+		b.shoot(*pictures, "inspector-status.png")
+		b.key("Escape")
+		b.until(`document.querySelector('#status').hidden`)
+	})
+
+	step("phone", func(t *testing.T) {
+		b.size(390, 844, "light")
+		b.until(`document.documentElement.scrollWidth <= 390`)
+		b.shoot(*pictures, "inspector-phone.png")
+		b.eval(`[...document.querySelectorAll('.row')].find((e) => e.innerText.includes('page=1')).click()`)
+		b.until(`document.querySelector('#detail h2').innerText.includes('page=1') && getComputedStyle(document.querySelector('#master')).display === 'none'`)
+		b.until(`document.querySelector('[data-side=response] pre')`)
+		b.until(`document.documentElement.scrollWidth <= 390`)
+		b.shoot(*pictures, "inspector-phone-detail.png")
+		b.click("#back")
+		b.until(`getComputedStyle(document.querySelector('#master')).display !== 'none'`)
+		b.size(1280, 800, "light")
+	})
+
+	step("keys, clear", func(t *testing.T) {
+		b.key("?")
+		b.until(`document.querySelector('#keys').open`)
+		b.key("Escape")
+		b.eval(`document.querySelector('#keys').close()`)
+		b.key("/")
+		b.until(`document.activeElement.id === 'f-text'`)
+		b.key("Escape")
+		b.until(`document.activeElement.id === 'list'`)
+		b.key("p")
+		do("GET", "/paused", "")
+		b.until(`document.querySelector('#pause').innerText === 'Resume'`)
+		b.key("p")
+		b.until(`document.querySelector('.row').innerText.includes('/paused')`)
+		b.click("#clear")
+		b.until(`document.querySelectorAll('.row').length === 0`)
+		if n := len(i.List(Filter{})); n != 0 {
+			t.Errorf("%d exchanges are left", n)
+		}
+	})
+
+	step("accessible", func(t *testing.T) {
+		unnamed := b.eval(`[...document.querySelectorAll('button, a, input, select, textarea, img')].filter((e) => !(e.innerText || e.ariaLabel || e.title || e.labels?.length || e.hasAttribute('alt'))).map((e) => e.outerHTML)`)
+		if unnamed != "[]" {
+			t.Errorf("without a name: %s", unnamed)
+		}
+	})
+
+	// Also what the content security policy refuses would be told here.
+	for _, c := range b.complaints() {
+		t.Errorf("the page complains: %s", c)
+	}
+
+	step("another site", func(t *testing.T) {
+		// A page of another origin can neither read nor change anything.
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<!doctype html><title>other</title>")
+		}))
+		defer other.Close()
+		do("GET", "/", "")
+		b.open(strings.Replace(other.URL, "127.0.0.1", "localhost", 1))
+		b.until(`document.title === 'other'`)
+		for _, js := range []string{
+			`fetch(%q + 'api/v1/requests').then((r) => r.text(), () => 'refused')`,
+			`fetch(%q + 'api/requests/http', { method: 'DELETE', mode: 'no-cors' }).then(() => 'sent', () => 'refused')`,
+			`fetch(%q + 'api/requests/http', { method: 'POST', mode: 'no-cors', body: '{}' }).then(() => 'refused', () => 'refused')`,
+		} {
+			if got := b.eval(fmt.Sprintf(js, page)); got != `"refused"` {
+				t.Errorf("%s: %s", js, got)
+			}
+		}
+		if n := len(i.List(Filter{})); n != 1 {
+			t.Errorf("%d exchanges are left; want 1", n)
+		}
+	})
+}
+
+// TestListen: a taken port is passed over.
+func TestListen(t *testing.T) {
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := Listen(t.Context(), first.Addr().String())
+	if err != nil {
+		t.Skipf("the next ports are all taken: %v", err)
+	}
+	defer second.Close()
+	a, b := first.Addr().(*net.TCPAddr).Port, second.Addr().(*net.TCPAddr).Port
+	if b <= a || b > a+9 {
+		t.Errorf("port %d after %d", b, a)
+	}
+	for _, bad := range []string{"nowhere", "127.0.0.1:http", "127.0.0.1:99999", "192.0.2.1:0"} {
+		if l, err := Listen(t.Context(), bad); err == nil {
+			l.Close()
+			t.Errorf("%s was opened", bad)
+		}
+	}
+}

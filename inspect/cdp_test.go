@@ -1,0 +1,286 @@
+package inspect
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// browser is a headless Chromium with one page, driven by the DevTools
+// protocol (https://chromedevtools.github.io/devtools-protocol/).
+type browser struct {
+	t       *testing.T
+	ctx     context.Context
+	conn    *websocket.Conn
+	session string
+
+	mu      sync.Mutex // guards what follows
+	next    int
+	waiting map[int]chan cdpReply
+	console []string // what went wrong in the page
+	done    chan struct{}
+}
+
+type cdpReply struct {
+	ID     int             `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+	Result json.RawMessage `json:"result"`
+	Error  *struct {
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// openBrowser starts Chromium. A test skips where there is none, unless tools
+// are required.
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	switch {
+	case path != "":
+	case os.Getenv("WGEXPOSE_REQUIRE_TOOLS") == "1":
+		t.Fatal("there is no chromium; install it (Debian: apt-get install --no-install-recommends chromium)")
+	default:
+		t.Skip("there is no chromium here (Debian: apt-get install --no-install-recommends chromium)")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	// Not t.TempDir: Chromium's helpers may still write while it is removed.
+	profile, err := os.MkdirTemp("", "wgexpose-chromium-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, path, "--headless=new", "--remote-debugging-port=0", "--user-data-dir="+profile, "--no-sandbox", "--disable-gpu",
+		"--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+		"--hide-scrollbars", "--force-color-profile=srgb", "about:blank")
+	cmd.Env = append(os.Environ(), "HOME="+profile, "DBUS_SESSION_BUS_ADDRESS=disabled:")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait() // killed by then
+		_ = os.RemoveAll(profile)
+	})
+	address := make(chan string, 1)
+	go func() {
+		defer close(address)
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			if _, url, ok := strings.Cut(lines.Text(), "DevTools listening on "); ok {
+				address <- url
+			}
+		}
+	}()
+	url, ok := <-address
+	if !ok {
+		t.Fatal("chromium ended before it could be driven")
+	}
+	b := &browser{t: t, ctx: ctx, waiting: map[int]chan cdpReply{}, done: make(chan struct{})}
+	b.conn, _, err = websocket.Dial(ctx, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.conn.SetReadLimit(64 << 20)
+	go b.read()
+	t.Cleanup(func() {
+		b.conn.CloseNow()
+		<-b.done
+	})
+	target := fromJSON[struct{ TargetID string }](t, string(b.call("Target.createTarget", object{"url": "about:blank"})))
+	b.session = fromJSON[struct{ SessionID string }](t, string(b.call("Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}))).SessionID
+	for _, domain := range []string{"Page", "Runtime", "Log"} {
+		b.call(domain+".enable", nil)
+	}
+	return b
+}
+
+func (b *browser) read() {
+	defer close(b.done)
+	for {
+		_, data, err := b.conn.Read(b.ctx)
+		if err != nil {
+			b.mu.Lock()
+			for _, w := range b.waiting {
+				close(w)
+			}
+			b.waiting = nil
+			b.mu.Unlock()
+			return
+		}
+		var r cdpReply
+		if json.Unmarshal(data, &r) != nil {
+			continue
+		}
+		b.mu.Lock()
+		if w := b.waiting[r.ID]; w != nil && r.ID != 0 {
+			w <- r
+			delete(b.waiting, r.ID)
+		}
+		switch r.Method {
+		case "Runtime.exceptionThrown", "Log.entryAdded":
+			b.console = append(b.console, string(r.Params))
+		}
+		b.mu.Unlock()
+	}
+}
+
+// call calls a method of the protocol.
+func (b *browser) call(method string, params any) json.RawMessage {
+	b.t.Helper()
+	if params == nil {
+		params = object{}
+	}
+	b.mu.Lock()
+	if b.waiting == nil {
+		b.mu.Unlock()
+		b.t.Fatal("chromium has gone")
+	}
+	b.next++
+	id, reply := b.next, make(chan cdpReply, 1)
+	b.waiting[id] = reply
+	b.mu.Unlock()
+	message := object{"id": id, "method": method, "params": params}
+	if b.session != "" {
+		message["sessionId"] = b.session
+	}
+	data, err := json.Marshal(message)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.conn.Write(b.ctx, websocket.MessageText, data); err != nil {
+		b.t.Fatal(err)
+	}
+	r, ok := <-reply
+	switch {
+	case !ok:
+		b.t.Fatalf("%s: chromium has gone", method)
+	case r.Error != nil:
+		b.t.Fatalf("%s: %s", method, r.Error.Message)
+	}
+	return r.Result
+}
+
+// eval evaluates JavaScript in the page, promises included, as JSON.
+func (b *browser) eval(js string) string {
+	b.t.Helper()
+	r := fromJSON[struct {
+		Result           struct{ Value json.RawMessage }
+		ExceptionDetails *struct {
+			Text      string
+			Exception struct{ Description string }
+		}
+	}](b.t, string(b.call("Runtime.evaluate", object{"expression": js, "awaitPromise": true, "returnByValue": true, "userGesture": true})))
+	if e := r.ExceptionDetails; e != nil {
+		b.t.Fatalf("%s: %s %s", js, e.Text, e.Exception.Description)
+	}
+	return string(r.Result.Value)
+}
+
+// until waits for a condition in the page, looking at each frame that it draws.
+func (b *browser) until(js string) {
+	b.t.Helper()
+	got := b.eval(fmt.Sprintf(`new Promise((done) => {
+		const late = Date.now() + 20000;
+		const look = () => { let ok = false; try { ok = %s; } catch (e) { ok = false; } if (ok) done(true); else if (Date.now() > late) done(false); else setTimeout(look, 20); };
+		look();
+	})`, js))
+	if got != "true" {
+		b.t.Fatalf("never: %s; the page reads %s", js, b.eval("document.body.innerText"))
+	}
+}
+
+func (b *browser) open(url string) {
+	b.t.Helper()
+	b.call("Page.navigate", object{"url": url})
+	b.until(`document.readyState === 'complete' && location.href !== 'about:blank'`)
+}
+
+// size sets what the page is seen in, and with which colours.
+func (b *browser) size(width, height int, scheme string) {
+	b.t.Helper()
+	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+	b.call("Emulation.setEmulatedMedia", object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}}})
+}
+
+// key presses a key as a user does.
+func (b *browser) key(key string) {
+	b.t.Helper()
+	down := object{"type": "keyDown", "key": key}
+	if len(key) == 1 {
+		down["text"] = key
+	}
+	b.call("Input.dispatchKeyEvent", down)
+	b.call("Input.dispatchKeyEvent", object{"type": "keyUp", "key": key})
+}
+
+// click clicks in the middle of what a selector finds.
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("document.querySelector(%q)", selector))
+	at := fromJSON[struct{ X, Y float64 }](b.t, b.eval(fmt.Sprintf(
+		`(() => { const e = document.querySelector(%q); e.scrollIntoView({ block: 'nearest' }); const r = e.getBoundingClientRect(); return { x: r.x + r.width / 2, y: r.y + r.height / 2 }; })()`, selector)))
+	for _, kind := range []string{"mousePressed", "mouseReleased"} {
+		b.call("Input.dispatchMouseEvent", object{"type": kind, "x": at.X, "y": at.Y, "button": "left", "clickCount": 1})
+	}
+}
+
+// typeIn types into a field, in place of what it has.
+func (b *browser) typeIn(selector, text string) {
+	b.t.Helper()
+	b.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.focus(); e.select(); })()`, selector))
+	if text == "" {
+		b.key("Backspace")
+		b.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.value = ''; e.dispatchEvent(new Event('input', { bubbles: true })); })()`, selector))
+		return
+	}
+	b.call("Input.insertText", object{"text": text})
+}
+
+// shoot writes a picture of the page.
+func (b *browser) shoot(dir, name string) {
+	b.t.Helper()
+	if dir == "" {
+		return
+	}
+	// Two frames: what was changed is drawn then.
+	b.eval(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
+	r := fromJSON[struct{ Data string }](b.t, string(b.call("Page.captureScreenshot", object{"format": "png"})))
+	png, err := base64.StdEncoding.DecodeString(r.Data)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// complaints are the errors that the page met, such as a refused script.
+func (b *browser) complaints() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.console...)
+}
