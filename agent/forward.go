@@ -145,7 +145,11 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 		r.Reject()
 		return
 	}
-	up, failure := dialUpstream(t.dial, t.upstream, t.InsecureUpstreamTLS)
+	protocol := "http/1.1"
+	if t.UpstreamProtocol == tunnel.HTTP2 {
+		protocol = "h2"
+	}
+	up, failure := dialUpstream(t.dial, t.upstream, protocol, t.InsecureUpstreamTLS)
 	t.done()
 	if t.dial.Err() != nil { // withdrawn meanwhile; nothing is known of the upstream
 		if up != nil {

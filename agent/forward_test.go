@@ -266,7 +266,7 @@ func TestTLSUpstreamNamesItself(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, failure := dialUpstream(t.Context(), u, true)
+		c, failure := dialUpstream(t.Context(), u, "http/1.1", true)
 		if failure == nil {
 			c.Close()
 			t.Error("the handshake did not fail")

@@ -19,9 +19,10 @@ import (
 // waits equally long for the agent's answer.
 const upstreamTimeout = 10 * time.Second
 
-// dialUpstream connects to u. The error is for visitors and users to read:
-// "connection refused by 127.0.0.1:8089".
-func dialUpstream(ctx context.Context, u tunnel.Upstream, insecure bool) (net.Conn, *control.Error) {
+// dialUpstream connects to u; protocol is what an https upstream must agree to
+// speak, http/1.1 or h2, because the edge speaks it through the tunnel. The error is
+// for visitors and users to read: "connection refused by 127.0.0.1:8089".
+func dialUpstream(ctx context.Context, u tunnel.Upstream, protocol string, insecure bool) (net.Conn, *control.Error) {
 	ctx, cancel := context.WithTimeout(ctx, upstreamTimeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, u.Network(), u.Address())
@@ -31,14 +32,22 @@ func dialUpstream(ctx context.Context, u tunnel.Upstream, insecure bool) (net.Co
 	if u.Scheme != "https" {
 		return c, nil
 	}
-	// HTTP/1.1, because that is what the edge speaks through the tunnel.
-	t := tls.Client(c, &tls.Config{ServerName: u.Host, NextProtos: []string{"http/1.1"}, InsecureSkipVerify: insecure})
-	if err := t.HandshakeContext(ctx); err != nil {
+	t := tls.Client(c, &tls.Config{ServerName: u.Host, NextProtos: []string{protocol}, InsecureSkipVerify: insecure})
+	err = t.HandshakeContext(ctx)
+	// A server without ALPN agrees to nothing, and then speaks HTTP/1.1 (RFC 7301).
+	if err == nil && protocol == "h2" && t.ConnectionState().NegotiatedProtocol != protocol {
+		err = errNoHTTP2
+	}
+	if err != nil {
 		c.Close()
 		return nil, explainTLS(u, err)
 	}
 	return t, nil
 }
+
+// errNoHTTP2 is what a server without HTTP/2 is told when it does not say so
+// itself.
+var errNoHTTP2 = errors.New("no HTTP/2")
 
 // wsaeConnRefused is Windows' ECONNREFUSED, which package syscall does not take
 // for one. No other system has such a high number.
@@ -66,13 +75,20 @@ func explainDial(u tunnel.Upstream, err error) *control.Error {
 	return &control.Error{Code: control.CodeUpstreamUnreachable, Message: fmt.Sprintf("%s cannot be reached: %v", where, err)}
 }
 
+// noApplicationProtocol is the alert of a server that speaks none of the offered
+// protocols (RFC 7301, section 3.2).
+const noApplicationProtocol = tls.AlertError(120)
+
 func explainTLS(u tunnel.Upstream, err error) *control.Error {
 	where := u.Address()
+	var remote *net.OpError // a server's alert; its type is crypto/tls's own
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &verify):
 		return &control.Error{Code: control.CodeUpstreamTLS, Message: fmt.Sprintf("the certificate of %s is not trusted (%v); --upstream-tls-verify=false accepts it", where, verify.Err)}
+	case errors.Is(err, errNoHTTP2), errors.As(err, &remote) && remote.Err.Error() == noApplicationProtocol.Error():
+		return &control.Error{Code: control.CodeUpstreamTLS, Message: where + " does not offer the protocol that the tunnel asks for; leave --upstream-protocol out for HTTP/1.1, or set it to http2"}
 	case errors.As(err, &record):
 		return &control.Error{Code: control.CodeUpstreamTLS, Message: fmt.Sprintf("%s does not speak TLS; name it with http:// instead of https://", where)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

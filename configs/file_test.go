@@ -44,6 +44,7 @@ tunnels:
     url: https://Files.Example.com
     host_header: NAS.lan:5001
     compression: true
+    upstream_protocol: http2
     upstream_tls_verify: false
   ssh: {kind: tcp, upstream: "22", port: 20022, proxy_protocol: v2}
   sock: {kind: tcp, upstream: "unix:/run/X.sock", proxy_protocol: v1}
@@ -55,7 +56,7 @@ tunnels:
 	want := []Tunnel{
 		{Name: "zebra", Kind: tunnel.HTTP, Upstream: "http://127.0.0.1:8089"},
 		{Name: "nas", Kind: tunnel.HTTP, Upstream: "https://192.168.1.10:5001", URL: "files.example.com",
-			HostHeader: "NAS.lan:5001", Compression: true, UpstreamTLSVerify: &no},
+			HostHeader: "NAS.lan:5001", Compression: true, UpstreamProtocol: "http2", UpstreamTLSVerify: &no},
 		{Name: "ssh", Kind: tunnel.TCP, Upstream: "tcp://127.0.0.1:22", Port: 20022, ProxyProtocol: 2},
 		{Name: "sock", Kind: tunnel.TCP, Upstream: "unix:/run/X.sock", ProxyProtocol: 1},
 	}
@@ -131,6 +132,7 @@ func TestMistakes(t *testing.T) {
 		{"proxy protocol", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, proxy_protocol: v3}\n", []string{`tunnels.app.proxy_protocol: .*; allowed: v1, v2$`}},
 		{"verify", agent, "tunnels:\n  app: {kind: http, upstream: 'https://x', upstream_tls_verify: 1}\n", []string{`tunnels.app.upstream_tls_verify: .*; allowed: true, false$`}},
 		{"verify without TLS", agent, "tunnels:\n  app: {kind: http, upstream: 1, upstream_tls_verify: false}\n", []string{`tunnels.app.upstream_tls_verify: has a meaning for an https:// upstream alone`}},
+		{"upstream protocol", agent, "tunnels:\n  app: {kind: http, upstream: 1, upstream_protocol: h2c}\n", []string{`tunnels.app.upstream_protocol: .*; allowed: http1, http2$`}},
 		{"compression", agent, "tunnels:\n  app: {kind: http, upstream: 1, compression: maybe}\n", []string{`tunnels.app.compression: .*; allowed: true, false$`}},
 		{"compression of tcp", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, compression: true}\n", []string{`tunnels.app.compression: belongs to a tunnel of kind http`}},
 		{"host header", agent, "tunnels:\n  app: {kind: http, upstream: 1, host_header: 'a b'}\n", []string{`tunnels.app.host_header: must be a host name`}},

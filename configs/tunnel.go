@@ -15,6 +15,7 @@ type Tunnel struct {
 	URL               string // http: the host name asked for; empty: the name under the edge's domain
 	Port              uint16 // tcp: the public port asked for; 0: the edge chooses
 	HostHeader        string // http: sent to the upstream in place of the visitor's
+	UpstreamProtocol  string // http: tunnel.HTTP2, or empty for HTTP/1.1
 	Compression       bool   // http: the edge compresses answers that the upstream did not
 	ProxyProtocol     int    // tcp: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
@@ -22,13 +23,13 @@ type Tunnel struct {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return []string{"kind", "upstream", "url", "port", "host_header", "compression", "proxy_protocol", "upstream_tls_verify"}
+	return []string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "proxy_protocol", "upstream_tls_verify"}
 }
 
 // kindOf tells to which kind alone a key belongs.
 func kindOf(key string) (tunnel.Kind, bool) {
 	switch key {
-	case "url", "host_header", "compression", "upstream_tls_verify":
+	case "url", "host_header", "upstream_protocol", "compression", "upstream_tls_verify":
 		return tunnel.HTTP, true
 	case "port", "proxy_protocol":
 		return tunnel.TCP, true
@@ -89,6 +90,10 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			t.Port, err = parsePort(value)
 		case "host_header":
 			t.HostHeader, err = parseHostHeader(value)
+		case "upstream_protocol":
+			if value, err = oneOf(value, "http1", tunnel.HTTP2); value == tunnel.HTTP2 {
+				t.UpstreamProtocol = value
+			}
 		case "compression":
 			t.Compression, err = parseBool(value)
 		case "proxy_protocol":

@@ -105,6 +105,7 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		// edge's own address; the visitor travels in X-Forwarded-For.
 		Dial:        func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, netip.AddrPort{}) },
 		HostHeader:  e.HostHeader,
+		HTTP2:       e.UpstreamProtocol == tunnel.HTTP2,
 		Compression: e.Compression,
 		BodyWait:    f.limits.body,
 		StreamWait:  f.limits.stream,

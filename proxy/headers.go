@@ -41,7 +41,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 		proto = "https"
 	}
 	out.Header.Set("X-Forwarded-Proto", proto)
-	if !mayUpgrade(out.Header.Get("Upgrade")) {
+	if p.cfg.HTTP2 || !mayUpgrade(out.Header.Get("Upgrade")) {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
 		out.Header.Del("Http2-Settings")

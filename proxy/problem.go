@@ -26,6 +26,12 @@ type Problem struct {
 
 func (p *Problem) Error() string { return fmt.Sprintf("%s: %s", p.Code, p.Title) }
 
+const (
+	brokenCode = "upstream_broken"
+
+	brokenOverHTTP2 = "The service behind this address ended the request without a proper HTTP/2 answer. If it is yours, look into its log, and check that it speaks HTTP/2 on this port; else try again later."
+)
+
 // defaultProblem words an error of the way to the upstream.
 func defaultProblem(err error) *Problem {
 	var timeout net.Error
@@ -47,7 +53,7 @@ func defaultProblem(err error) *Problem {
 	}
 	return &Problem{
 		Status: http.StatusBadGateway,
-		Code:   "upstream_broken",
+		Code:   brokenCode,
 		Title:  "The service broke off",
 		Detail: "The service behind this address ended the connection without a proper HTTP answer. If it is yours, look into its log, and check that it speaks plain HTTP/1.1 on this port; else try again later.",
 	}

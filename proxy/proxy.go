@@ -47,6 +47,10 @@ const (
 	// travels on a pooled connection at all.
 	idleTimeout = 4 * time.Second
 
+	// idleTimeout2 is the same over HTTP/2. A server says before it closes such a
+	// connection (GOAWAY), and names the last request that it took.
+	idleTimeout2 = time.Minute
+
 	// maxIdle is how many idle connections one upstream keeps for the next
 	// requests; a page and its assets come in bursts of that size.
 	maxIdle = 64
@@ -68,6 +72,11 @@ type Config struct {
 
 	// HostHeader is sent to the upstream as Host. Empty: the visitor's own.
 	HostHeader string
+
+	// HTTP2 speaks HTTP/2 to the upstream, without a negotiation before, and many
+	// requests share a connection. Requests for an upgrade arrive without it: HTTP/2
+	// has none.
+	HTTP2 bool
 
 	// Compression compresses answers for visitors that ask for it (gzip, zstd) where
 	// the upstream has not done so. Where a page shows a secret next to what a
@@ -122,19 +131,26 @@ func New(cfg Config) *Proxy {
 
 func (p *Proxy) transport() *http.Transport {
 	var protocols http.Protocols
-	protocols.SetHTTP1(true)
+	protocols.SetHTTP1(!p.cfg.HTTP2)
+	protocols.SetUnencryptedHTTP2(p.cfg.HTTP2)
+	idle := idleTimeout
+	if p.cfg.HTTP2 {
+		idle = idleTimeout2
+	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := p.cfg.Dial(ctx)
-			if err != nil {
-				return nil, err
+			if err != nil || p.cfg.HTTP2 {
+				return conn, err
 			}
 			return newUpstreamConn(conn), nil
 		},
-		Protocols:              &protocols,
+		Protocols: &protocols,
+		// An upstream that vanished without a word is found out.
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		DisableCompression:     true, // what the visitor accepts is the visitor's to say
 		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTimeout,
+		IdleConnTimeout:        idle,
 		ExpectContinueTimeout:  continueTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 	}
@@ -158,6 +174,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.Body, in.Trailer = body, body.trailer
 	a := &answer{w: w, r: &in, body: body}
 	defer a.finish()
+	if p.cfg.HTTP2 {
+		defer func() {
+			if p.closed.Load() {
+				p.pooled.CloseIdleConnections() // shared, and this may have been the last request on it
+			}
+		}()
+	}
 	body.pace(p.cfg.BodyWait, p.cfg.StreamWait, func() {
 		// No deadline to set (a recorder in a test): nothing to wait for either.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
@@ -179,6 +202,9 @@ func (p *Proxy) Close() error {
 type transportChooser struct{ p *Proxy }
 
 func (t transportChooser) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.p.cfg.HTTP2 && !t.p.closed.Load() {
+		return t.p.pooled.RoundTrip(r) // which requests were taken is known, see idleTimeout2
+	}
 	if t.p.closed.Load() || !repeatable(r) {
 		// Close is not for upgrades: Connection then says Upgrade, and the
 		// connection never returns to a pool anyway.
@@ -253,5 +279,9 @@ func (p *Proxy) problemFor(a *answer, r *http.Request, err error) *Problem {
 	if strings.HasPrefix(err.Error(), "client tried to switch") {
 		return badUpgrade()
 	}
-	return defaultProblem(err)
+	problem = defaultProblem(err)
+	if p.cfg.HTTP2 && problem.Code == brokenCode {
+		problem.Detail = brokenOverHTTP2
+	}
+	return problem
 }

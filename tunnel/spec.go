@@ -42,8 +42,15 @@ type Spec struct {
 	Upstream   string `json:"upstream"`              // canonical text, to be shown and to find a generated name again
 	HostHeader string `json:"host_header,omitempty"` // http: sent to the upstream; "" passes the visitor's on
 
+	UpstreamProtocol string `json:"upstream_protocol,omitempty"` // http: what the upstream speaks, HTTP2 or "" for HTTP/1.1
+
 	Compression bool `json:"compression,omitempty"` // http: the edge compresses answers that the upstream did not
 }
+
+// HTTP2 is the [Spec] UpstreamProtocol of upstreams that are spoken to in HTTP/2:
+// without a negotiation before (h2c) where the upstream is plain, by ALPN where it
+// is https.
+const HTTP2 = "http2"
 
 // Validate says what is wrong with a Spec, whoever sent it: afterwards every
 // string is short and printable, a name is a DNS label and a host canonical.
@@ -63,8 +70,11 @@ func (s Spec) Validate() error {
 	if s.Upstream == "" || len(s.Upstream) > maxUpstream || !printable(s.Upstream) {
 		return fmt.Errorf("the upstream of the tunnel must be 1 to %d bytes of printable text", maxUpstream)
 	}
-	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "" || s.Compression) {
-		return fmt.Errorf("a host name, a host header or compression belongs to an http tunnel, and this one is %s", s.Kind)
+	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "" || s.Compression || s.UpstreamProtocol != "") {
+		return fmt.Errorf("a host name, a host header, compression or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)
+	}
+	if s.UpstreamProtocol != "" && s.UpstreamProtocol != HTTP2 {
+		return fmt.Errorf("%q is no protocol for an upstream; allowed is %s, or nothing for HTTP/1.1", clip(s.UpstreamProtocol), HTTP2)
 	}
 	if s.Kind != TCP && s.Port != 0 {
 		return fmt.Errorf("a port belongs to a tcp tunnel, and this one is %s", s.Kind)

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) httpCommand() *cobra.Command {
-	var name, url, hostHeader string
+	var name, url, hostHeader, protocol string
 	var asJSON, verify, compression bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET",
@@ -25,6 +25,7 @@ back when the same target is shared again within a day.`,
 		Example: `  wgexpose http 8089
   wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
+  wgexpose http 50051 --upstream-protocol http2
   wgexpose http localhost:5173 --host-header localhost:5173`,
 		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,6 +37,7 @@ back when the same target is shared again within a day.`,
 			}
 			set("url", "url", url)
 			set("host-header", "host_header", hostHeader)
+			set("upstream-protocol", "upstream_protocol", protocol)
 			set("compression", "compression", strconv.FormatBool(compression))
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
 			if name != "" && url != "" {
@@ -52,6 +54,7 @@ back when the same target is shared again within a day.`,
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` under the edge's domain")
 	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
+	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	jsonFlag(cmd, &asJSON)

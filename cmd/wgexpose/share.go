@@ -56,13 +56,14 @@ func agentTunnels(in []configs.Tunnel) []agent.Tunnel {
 	for i, t := range in {
 		out[i] = agent.Tunnel{
 			Spec: tunnel.Spec{
-				Name:        t.Name,
-				Kind:        t.Kind,
-				Host:        t.URL,
-				Port:        t.Port,
-				Upstream:    t.Upstream,
-				HostHeader:  t.HostHeader,
-				Compression: t.Compression,
+				Name:             t.Name,
+				Kind:             t.Kind,
+				Host:             t.URL,
+				Port:             t.Port,
+				Upstream:         t.Upstream,
+				HostHeader:       t.HostHeader,
+				Compression:      t.Compression,
+				UpstreamProtocol: t.UpstreamProtocol,
 			},
 			ProxyProtocol:       t.ProxyProtocol,
 			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
@@ -84,6 +85,7 @@ func tunnelUsage(problems []configs.Problem) error {
 		"port":                "--port",
 		"host_header":         "--host-header",
 		"compression":         "--compression",
+		"upstream_protocol":   "--upstream-protocol",
 		"proxy_protocol":      "--proxy-protocol",
 		"upstream_tls_verify": "--upstream-tls-verify",
 	}
