@@ -2,6 +2,7 @@ package configs
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -93,7 +94,11 @@ func (m *merged) tunnels(f field) []Tunnel {
 			if !ok {
 				continue
 			}
-			if values[key], ok = m.scalar(field, join(path, key)); !ok {
+			read := m.scalar
+			if slices.Contains(policyKeys(), key) {
+				read = m.list
+			}
+			if values[key], ok = read(field, join(path, key)); !ok {
 				complete = false
 			}
 		}

@@ -160,6 +160,35 @@ func (d *document) scalar(f field, key string) (string, bool) {
 	return "", false
 }
 
+// list takes a plain value, or several in a list, each on its own line of the
+// result.
+func (d *document) list(f field, key string) (string, bool) {
+	if f.value.Kind != yaml.SequenceNode {
+		return d.item(f, key)
+	}
+	if len(f.value.Content) == 0 {
+		d.add(f.line, key, "is an empty list; give a value or take the line out")
+		return "", false
+	}
+	var items []string
+	good := true
+	for _, n := range f.value.Content {
+		n = resolve(n)
+		item, ok := d.item(field{line: n.Line, value: n}, key)
+		items, good = append(items, item), good && ok
+	}
+	return strings.Join(items, "\n"), good
+}
+
+func (d *document) item(f field, key string) (string, bool) {
+	text, ok := d.scalar(f, key)
+	if ok && strings.Contains(text, "\n") {
+		d.add(f.line, key, "goes over several lines")
+		return "", false
+	}
+	return text, ok
+}
+
 // resolve follows an alias (*name) to what it stands for.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode && n.Alias != nil {

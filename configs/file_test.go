@@ -2,7 +2,9 @@ package configs
 
 import (
 	"bufio"
+	"net/netip"
 	"os"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -47,7 +49,15 @@ tunnels:
     upstream_protocol: http2
     upstream_tls_verify: false
   ssh: {kind: tcp, upstream: "22", port: 20022, proxy_protocol: v2}
-  sock: {kind: tcp, upstream: "unix:/run/X.sock", proxy_protocol: v1}
+  sock: {kind: tcp, upstream: "unix:/run/X.sock", proxy_protocol: v1, cidr_deny: [192.0.2.1, "2001:db8::/32"], cidr_allow: 10.0.0.0/8}
+  locked:
+    kind: http
+    upstream: 1
+    basic_auth: ["me:a:b", you:secret]
+    request_header_add: "X-A: b: c"
+    request_header_remove: [cookie]
+    response_header_add: ["X-B:"]
+    response_header_remove: server
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +68,13 @@ tunnels:
 		{Name: "nas", Kind: tunnel.HTTP, Upstream: "https://192.168.1.10:5001", URL: "files.example.com",
 			HostHeader: "NAS.lan:5001", Compression: true, UpstreamProtocol: "http2", UpstreamTLSVerify: &no},
 		{Name: "ssh", Kind: tunnel.TCP, Upstream: "tcp://127.0.0.1:22", Port: 20022, ProxyProtocol: 2},
-		{Name: "sock", Kind: tunnel.TCP, Upstream: "unix:/run/X.sock", ProxyProtocol: 1},
+		{Name: "sock", Kind: tunnel.TCP, Upstream: "unix:/run/X.sock", ProxyProtocol: 1,
+			CIDRDeny:  []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/32")},
+			CIDRAllow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		{Name: "locked", Kind: tunnel.HTTP, Upstream: "http://127.0.0.1:1",
+			BasicAuth:      []Credential{{"me", "a:b"}, {"you", "secret"}},
+			RequestHeader:  tunnel.HeaderRules{Remove: []string{"cookie"}, Add: []tunnel.Header{{Name: "X-A", Value: "b: c"}}},
+			ResponseHeader: tunnel.HeaderRules{Remove: []string{"server"}, Add: []tunnel.Header{{Name: "X-B"}}}},
 	}
 	if len(cfg.Tunnels) != len(want) {
 		t.Fatalf("got %d tunnels, want %d", len(cfg.Tunnels), len(want))
@@ -70,7 +86,7 @@ tunnels:
 			t.Errorf("tunnel %d: verify differs", i)
 		}
 		got.UpstreamTLSVerify, w.UpstreamTLSVerify = nil, nil
-		if got != w {
+		if !reflect.DeepEqual(got, w) {
 			t.Errorf("tunnel %d is %+v, want %+v", i, got, w)
 		}
 	}
@@ -116,6 +132,16 @@ func TestMistakes(t *testing.T) {
 		{"case counts", agent, "State: a\n", []string{`^test.yml:1: State: unknown key`}},
 		{"a list for a value", agent, "state: [a]\n", []string{`^test.yml:1: state: must be one value, and is a list$`}},
 		{"no value", agent, "log_level:\n", []string{`^test.yml:1: log_level: has no value`}},
+		{"no password", agent, "tunnels:\n  a: {kind: http, upstream: 1, basic_auth: [me]}\n", []string{`^test.yml:2: tunnels.a.basic_auth: must be USER:PASSWORD$`}},
+		{"long password", agent, "tunnels:\n  a: {kind: http, upstream: 1, basic_auth: 'me:" + strings.Repeat("geheim", 13) + "'}\n",
+			[]string{`^test.yml:2: tunnels.a.basic_auth: the password of "me" must have 1 to 72 bytes$`}},
+		{"password of tcp", agent, "tunnels:\n  a: {kind: tcp, upstream: 1, basic_auth: me:x}\n", []string{`basic_auth: belongs to a tunnel of kind http`}},
+		{"no networks", agent, "tunnels:\n  a: {kind: tcp, upstream: 1, cidr_deny: []}\n", []string{`cidr_deny: is an empty list`}},
+		{"a map in a list", agent, "tunnels:\n  a:\n    kind: tcp\n    upstream: 1\n    cidr_deny:\n      - a: b\n", []string{`^test.yml:6: tunnels.a.cidr_deny: must be one value, and is a map$`}},
+		{"network", agent, "tunnels:\n  a: {kind: tcp, upstream: 1, cidr_deny: [10.0.0.1/8]}\n", []string{`cidr_deny: "10.0.0.1/8" names one machine of a network: write 10.0.0.0/8`}},
+		{"header", agent, "tunnels:\n  a: {kind: http, upstream: 1, request_header_add: [X-A]}\n", []string{`request_header_add: "X-A" must be NAME: VALUE`}},
+		{"header of the edge", agent, "tunnels:\n  a: {kind: http, upstream: 1, request_header_remove: [X-Forwarded-For]}\n", []string{`request_header_remove: .*own matter`}},
+		{"two lines", agent, "tunnels:\n  a: {kind: http, upstream: 1, request_header_add: \"X-A: b\\nX-C: d\"}\n", []string{`goes over several lines`}},
 		{"list of tunnels", agent, "tunnels:\n  - a\n", []string{`^test.yml:1: tunnels: must be a map .* is a list$`}},
 		{"tunnel without settings", agent, "tunnels:\n  app: 8089\n", []string{`^test.yml:2: tunnels.app: must be a map .* is the value "8089"$`}},
 		{"tunnel settings missing", agent, "tunnels:\n  app: {}\n",

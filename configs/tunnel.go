@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -19,17 +20,24 @@ type Tunnel struct {
 	Compression       bool   // http: the edge compresses answers that the upstream did not
 	ProxyProtocol     int    // tcp: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
+
+	BasicAuth      []Credential   // http: who may come in
+	CIDRAllow      []netip.Prefix // visitors' networks
+	CIDRDeny       []netip.Prefix
+	RequestHeader  tunnel.HeaderRules // http
+	ResponseHeader tunnel.HeaderRules // http
 }
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return []string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "proxy_protocol", "upstream_tls_verify"}
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "proxy_protocol", "upstream_tls_verify"}, policyKeys()...)
 }
 
 // kindOf tells to which kind alone a key belongs.
 func kindOf(key string) (tunnel.Kind, bool) {
 	switch key {
-	case "url", "host_header", "upstream_protocol", "compression", "upstream_tls_verify":
+	case "url", "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "basic_auth",
+		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
 		return tunnel.HTTP, true
 	case "port", "proxy_protocol":
 		return tunnel.TCP, true
@@ -38,7 +46,8 @@ func kindOf(key string) (tunnel.Kind, bool) {
 }
 
 // ParseTunnel checks a tunnel whose settings are given as text by key; a key
-// that is absent is not set. The problems, one key each and no place, are all
+// that is absent is not set. Several values of a key stand on lines of their own,
+// which none of them can hold. The problems, one key each and no place, are all
 // that can be found; key "" is the name. name may be empty for a tunnel that
 // the edge or the agent names.
 func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
@@ -105,6 +114,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			if err == nil && t.Upstream != "" && !strings.HasPrefix(t.Upstream, "https://") {
 				err = fmt.Errorf("has a meaning for an https:// upstream alone, and this one is %s", t.Upstream)
 			}
+		default:
+			err = t.setPolicy(key, value)
 		}
 		if err != nil {
 			problem(key, err)

@@ -98,8 +98,9 @@ type front struct {
 	certs  certSource // nil: TLS is off
 	listen func(netip.AddrPort) (net.Listener, error)
 
-	routes atomic.Pointer[routes]
-	shown  leafs
+	routes    atomic.Pointer[routes]
+	shown     leafs
+	passwords *passwords
 
 	applyMu sync.Mutex // serialises Apply and the end; guards ports and ended
 	ports   map[uint16]*tcpPort
@@ -128,6 +129,8 @@ func newFront(cfg frontConfig) *front {
 		listen: listenTCP,
 		ports:  make(map[uint16]*tcpPort),
 		nodes:  make(map[tunnel.NodeID]*node),
+
+		passwords: newPasswords(),
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

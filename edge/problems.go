@@ -48,6 +48,18 @@ var (
 		Title:  "This connection is for another host",
 		Detail: "The request names a host that the certificate of this connection does not cover. Open a new connection to that host.",
 	}
+	networkDenied = &proxy.Problem{
+		Status: http.StatusForbidden,
+		Code:   "network_denied",
+		Title:  "You cannot come in from here",
+		Detail: "This service is open to certain networks only, and yours is none of them. If it is yours, look at its cidr_allow and cidr_deny.",
+	}
+	passwordAsked = &proxy.Problem{
+		Status: http.StatusUnauthorized,
+		Code:   "password_asked",
+		Title:  "This service asks for a password",
+		Detail: "Give the user name and the password that the owner of this service told you.",
+	}
 	badRequest = &proxy.Problem{
 		Status: http.StatusBadRequest,
 		Code:   "bad_request",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -101,7 +102,7 @@ func (p publisher) finish(snap *snapshot, node tunnel.NodeID, wants []want, take
 			rec.Created = old.Value.Created
 			same := rec
 			same.Seen = old.Value.Seen
-			if same == old.Value {
+			if reflect.DeepEqual(same, old.Value) {
 				continue
 			}
 		}

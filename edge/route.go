@@ -34,6 +34,7 @@ func noRoutes() *routes {
 
 // route is one public name or port and the service behind it.
 type route struct {
+	front   *front
 	entry   *tunnel.Entry
 	service *service
 }
@@ -65,7 +66,7 @@ func (f *front) route(t *tunnel.Table, live func(tunnel.NodeID) *liveness, befor
 			s = f.service(e, alive)
 		}
 		rs.services[e.Addr] = s
-		r := &route{entry: e, service: s}
+		r := &route{front: f, entry: e, service: s}
 		switch e.Kind {
 		case tunnel.HTTP:
 			rs.hosts[e.Host] = r
@@ -170,6 +171,10 @@ func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, erro
 // never have arrived. Otherwise the upstream may be working on it, and waiting
 // goes on.
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w, r, admitted := rt.front.enforce(rt.entry, w, r)
+	if !admitted {
+		return
+	}
 	s := rt.service
 	if problem := s.reachable(); problem != nil {
 		proxy.WriteProblem(w, r, problem)

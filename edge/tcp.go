@@ -114,6 +114,11 @@ func (f *front) serveTCP(conn net.Conn, port uint16) {
 	}
 	s := rt.service
 	log := s.log.With("visitor", conn.RemoteAddr())
+	if !rt.entry.Policy.Admits(addrPort(conn.RemoteAddr()).Addr()) {
+		abort(conn)
+		log.Debug("visitor turned away", "err", "its network is not allowed")
+		return
+	}
 	ctx, cancel := context.WithCancelCause(f.base)
 	defer cancel(nil)
 	defer context.AfterFunc(s.node.ctx, func() { cancel(nodeDropped) })()

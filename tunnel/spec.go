@@ -42,6 +42,8 @@ type Spec struct {
 	Upstream   string `json:"upstream"`              // canonical text, to be shown and to find a generated name again
 	HostHeader string `json:"host_header,omitempty"` // http: sent to the upstream; "" passes the visitor's on
 
+	Policy *Policy `json:"policy,omitempty"` // nil: everybody may come, nothing is changed; never written to
+
 	UpstreamProtocol string `json:"upstream_protocol,omitempty"` // http: what the upstream speaks, HTTP2 or "" for HTTP/1.1
 
 	Compression bool `json:"compression,omitempty"` // http: the edge compresses answers that the upstream did not
@@ -86,6 +88,9 @@ func (s Spec) Validate() error {
 		case canonical != s.Host:
 			return fmt.Errorf("the host name %q must be written as %q", clip(s.Host), canonical)
 		}
+	}
+	if err := s.Policy.validate(s.Kind); err != nil {
+		return err
 	}
 	// RFC 9110, section 7.2: no more than host and port.
 	if len(s.HostHeader) > maxHostHeader || strings.ContainsFunc(s.HostHeader, func(r rune) bool {

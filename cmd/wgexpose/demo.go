@@ -169,10 +169,10 @@ func (d *demo) agent(ctx context.Context, edgeDir *statedir.Dir, ready edge.Read
 		waiting := &demoEvents{demo: d, ready: ready, ca: ca, urls: make(map[string]string)}
 		return agent.Run(agentCtx, agent.Config{
 			Dir: dir,
-			Tunnels: agentTunnels([]configs.Tunnel{
-				{Name: "demo", Kind: tunnel.HTTP, Upstream: "http://" + web.Addr().String()},
-				{Name: "echo", Kind: tunnel.TCP, Upstream: "tcp://" + echo.Addr().String()},
-			}),
+			Tunnels: []agent.Tunnel{
+				{Spec: tunnel.Spec{Name: "demo", Kind: tunnel.HTTP, Upstream: "http://" + web.Addr().String()}},
+				{Spec: tunnel.Spec{Name: "echo", Kind: tunnel.TCP, Upstream: "tcp://" + echo.Addr().String()}},
+			},
 			Version: buildVersion(),
 			Events:  waiting.event,
 			Logger:  d.log,

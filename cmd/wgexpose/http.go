@@ -11,6 +11,7 @@ import (
 
 func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader, protocol string
+	var policy *policyFlags
 	var asJSON, verify, compression bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET",
@@ -21,12 +22,19 @@ TARGET is a port of this machine (8089), host:port, http://host:port,
 https://host:port or unix:/path.
 
 Without --name or --url the edge chooses a readable name, and gives the same one
-back when the same target is shared again within a day.`,
+back when the same target is shared again within a day.
+
+Passwords and networks are checked at the edge, before anything reaches this
+machine; passwords leave it hashed. Other users of this machine may see its
+command lines: put passwords into the config file (basic_auth:) to keep them
+from there.`,
 		Example: `  wgexpose http 8089
   wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
   wgexpose http 50051 --upstream-protocol http2
-  wgexpose http localhost:5173 --host-header localhost:5173`,
+  wgexpose http localhost:5173 --host-header localhost:5173
+  wgexpose http 8089 --basic-auth me:secret --cidr-allow 192.0.2.0/24
+  wgexpose http 8089 --response-header-add "X-Frame-Options: DENY"`,
 		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.HTTP), "upstream": args[0]}
@@ -43,6 +51,9 @@ back when the same target is shared again within a day.`,
 			if name != "" && url != "" {
 				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
 			}
+			if err := policy.set(values); err != nil {
+				return err
+			}
 			t, problems := configs.ParseTunnel(name, values)
 			if err := tunnelUsage(problems); err != nil {
 				return err
@@ -57,6 +68,7 @@ back when the same target is shared again within a day.`,
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
+	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

@@ -30,6 +30,10 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		return err
 	})
 	defer super.end()
+	specs, err := agentTunnels(tunnels)
+	if err != nil {
+		return err
+	}
 	keep := len(tunnels) > 1 || cmd.Name() == "up"
 	printer := newEventPrinter(a, asJSON)
 	printer.alone = !keep
@@ -40,7 +44,7 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	})()
 	return agent.Run(ctx, agent.Config{
 		Dir:     dir,
-		Tunnels: agentTunnels(tunnels),
+		Tunnels: specs,
 		Keep:    keep,
 		Version: buildVersion(),
 		Events: func(e agent.Event) {
@@ -51,11 +55,18 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	})
 }
 
-func agentTunnels(in []configs.Tunnel) []agent.Tunnel {
+// agentTunnels turns settings into what the agent publishes. Passwords are
+// hashed here, before they leave the process.
+func agentTunnels(in []configs.Tunnel) ([]agent.Tunnel, error) {
 	out := make([]agent.Tunnel, len(in))
 	for i, t := range in {
+		policy, err := t.Policy()
+		if err != nil {
+			return nil, err
+		}
 		out[i] = agent.Tunnel{
 			Spec: tunnel.Spec{
+				Policy:           policy,
 				Name:             t.Name,
 				Kind:             t.Kind,
 				Host:             t.URL,
@@ -69,7 +80,7 @@ func agentTunnels(in []configs.Tunnel) []agent.Tunnel {
 			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
 		}
 	}
-	return out
+	return out, nil
 }
 
 // tunnelUsage says what is wrong with a tunnel in terms of the command line.
@@ -94,7 +105,11 @@ func tunnelUsage(problems []configs.Problem) error {
 		if i > 0 {
 			text += "\n"
 		}
-		text += flags[p.Key] + ": " + strings.TrimPrefix(p.Message, "target ")
+		flag, ok := flags[p.Key]
+		if !ok {
+			flag = "--" + strings.ReplaceAll(p.Key, "_", "-")
+		}
+		text += flag + ": " + strings.TrimPrefix(p.Message, "target ")
 	}
 	return usagef("%s", text)
 }

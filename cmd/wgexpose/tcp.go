@@ -12,6 +12,7 @@ import (
 
 func (a *app) tcpCommand() *cobra.Command {
 	var name, port, proxyProtocol string
+	var policy *policyFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "tcp TARGET",
@@ -24,7 +25,8 @@ Without --port the edge chooses one of its range, and gives the same one back to
 the same name.`,
 		Example: `  wgexpose tcp 22
   wgexpose tcp 192.168.1.10:22 --port 20022 --name nas-ssh
-  wgexpose tcp 25 --proxy-protocol v2`,
+  wgexpose tcp 25 --proxy-protocol v2
+  wgexpose tcp 22 --cidr-allow 192.0.2.0/24`,
 		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.TCP), "upstream": args[0]}
@@ -40,6 +42,9 @@ the same name.`,
 					return err
 				}
 			}
+			if err := policy.set(values); err != nil {
+				return err
+			}
 			t, problems := configs.ParseTunnel(name, values)
 			if err := tunnelUsage(problems); err != nil {
 				return err
@@ -51,6 +56,7 @@ the same name.`,
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the tunnel (default tcp-<port of the target>)")
 	cmd.Flags().StringVar(&port, "port", "", "public `PORT` (default: the edge chooses)")
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
+	policy = addPolicyFlags(cmd.Flags(), tunnel.TCP)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
