@@ -220,7 +220,7 @@ func (b *browser) open(url string) {
 func (b *browser) size(width, height int, scheme string) {
 	b.t.Helper()
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-	b.call("Emulation.setEmulatedMedia", object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}}})
+	b.call("Emulation.setEmulatedMedia", object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}}})
 }
 
 // key presses a key as a user does.
@@ -263,6 +263,7 @@ func (b *browser) shoot(dir, name string) {
 	if dir == "" {
 		return
 	}
+	b.eval(`document.querySelector('#toast').textContent = ''`)
 	// Two frames: what was changed is drawn then.
 	b.eval(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
 	r := fromJSON[struct{ Data string }](b.t, string(b.call("Page.captureScreenshot", object{"format": "png"})))

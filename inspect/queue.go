@@ -94,6 +94,7 @@ type queue struct {
 	pushed     [2]int64 // offsets
 	ends       ends
 	scheduled  bool // a worker has, or will get, this queue
+	hurried    bool // and was told that it is urgent
 }
 
 // ends are what is known of how a connection ended.
@@ -103,8 +104,11 @@ type ends struct {
 	at                        time.Time
 }
 
-// push copies p. It reports whether a worker must be told.
-func (q *queue) push(dir direction, p []byte) bool {
+// call says whether workers are to be told of a queue.
+type call struct{ add, hurry bool }
+
+// push copies p.
+func (q *queue) push(dir direction, p []byte) call {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -164,33 +168,39 @@ func (q *queue) linkLocked(c *chunk) {
 	q.all.Add(int64(cost))
 }
 
-// end notes how the connection ended. It reports whether a worker must be told.
-func (q *queue) end(note func(*ends)) bool {
+// end notes how the connection ended.
+func (q *queue) end(note func(*ends)) call {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	before := q.ends
 	note(&q.ends)
 	if q.ends == before {
-		return false
+		return call{}
 	}
 	q.ends.at = now
 	return q.wakeLocked()
 }
 
 // sync queues a mark that is closed when all before it was parsed.
-func (q *queue) sync() (mark chan struct{}, wake bool) {
+func (q *queue) sync() (mark chan struct{}, c call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	mark = make(chan struct{})
 	q.linkLocked(&chunk{mark: mark})
-	return mark, q.wakeLocked()
+	c = q.wakeLocked()
+	c.hurry = true
+	return mark, c
 }
 
-func (q *queue) wakeLocked() bool {
-	wake := !q.scheduled
+// wakeLocked asks for a worker, and for haste when there is not much room left.
+func (q *queue) wakeLocked() call {
+	c := call{add: !q.scheduled}
 	q.scheduled = true
-	return wake
+	if !q.hurried && (q.bytes > q.bound/4 || q.all.Load() > q.most/2) {
+		q.hurried, c.hurry = true, true
+	}
+	return c
 }
 
 // take hands all chunks over. Their cost counts until taken is called with it.
@@ -210,6 +220,6 @@ func (q *queue) taken(cost int, seen ends) (more bool) {
 	q.bytes -= cost
 	q.all.Add(-int64(cost))
 	more = q.head != nil || q.ends != seen
-	q.scheduled = more
+	q.scheduled, q.hurried = more, false
 	return more
 }

@@ -34,9 +34,12 @@ func (i *Inspector) newSession(m Meta, redial Redial) *session {
 	return s
 }
 
-func (s *session) wake(yes bool) {
-	if yes {
+func (s *session) wake(c call) {
+	if c.add {
 		s.insp.work.add(s)
+	}
+	if c.hurry {
+		s.insp.work.hurry()
 	}
 }
 

@@ -49,7 +49,7 @@ function draw() {
 }
 
 const rows = new Map(); // id → row
-let drawnOnce = false;
+let newest = ''; // id of the newest row that was drawn
 function drawList() {
   const list = visible();
   const shown = list.slice(0, mostRows);
@@ -60,14 +60,15 @@ function drawList() {
   for (const x of shown) {
     let row = rows.get(x.id);
     if (!row) {
-      row = h('li', { class: drawnOnce ? 'row fresh' : 'row', id: `row-${x.id}`, role: 'option', onclick: () => { location.hash = `#/r/${x.id}`; } });
+      const fresh = newest && x.id > newest;
+      row = h('li', { class: fresh ? 'row fresh' : 'row', onanimationend: (e) => e.currentTarget.classList.remove('fresh'), id: `row-${x.id}`, role: 'option', onclick: () => { location.hash = `#/r/${x.id}`; } });
       rows.set(x.id, row);
     }
     if (row.item !== x) { row.item = x; fillRow(row, x); }
     row.setAttribute('aria-selected', String(x.id === selected));
     if (row === next) next = next.nextSibling; else box.insertBefore(row, next);
   }
-  drawnOnce = true;
+  if (shown.length && shown[0].id > newest) newest = shown[0].id;
   if (rows.has(selected)) box.setAttribute('aria-activedescendant', `row-${selected}`); else box.removeAttribute('aria-activedescendant');
   const filtered = Object.values(wanted()).some(Boolean);
   $('shown').textContent = `${list.length} request${list.length === 1 ? '' : 's'}${filtered ? ` of ${items.size}` : ''}${list.length > mostRows ? `, the newest ${mostRows} listed` : ''}`;
