@@ -85,6 +85,8 @@ func (c Config) Validate() error {
 
 // Run serves the tunnels until ctx ends; then it withdraws them, gives running
 // connections up to 10 s, and returns nil. It reconnects for ever by itself.
+// However it ends, the last event of each tunnel is [TunnelGone], unless it
+// never began to serve them.
 //
 // The error has a *control.Error in its chain when the edge refused: this
 // agent at all, the tunnels (without Keep, any of them), or this process in
@@ -143,11 +145,27 @@ type runner struct {
 	roll    *roll   // of the state directory, this process on it
 	last    []Event // by tunnel, as last told
 	refused []bool  // by tunnel
+
+	begun    bool // the tunnels were handed to an owner, or are served by this process as one
+	stranded bool // and that owner has ended: the edges keep the tunnels as away
 }
 
-// run takes turns between trying to be the owner and being a guest.
 func (r *runner) run(ctx context.Context) error {
-	for ctx.Err() == nil {
+	err := r.serve(ctx)
+	r.gone()
+	return err
+}
+
+// serve takes turns between trying to be the owner and being a guest.
+//
+// A guest may have to end just when its owner does, as when a user stops all
+// commands at once. It goes on for a moment then, to withdraw its tunnels as an
+// owner, or as the next one's guest.
+func (r *runner) serve(ctx context.Context) error {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(confirmTimeout, cancel) })()
+	for ctx.Err() == nil || r.stranded && late.Err() == nil {
 		lock, err := r.cfg.Dir.Lock(lockFile)
 		if err == nil {
 			return r.own(ctx, lock)
@@ -155,7 +173,7 @@ func (r *runner) run(ctx context.Context) error {
 		if !errors.Is(err, statedir.ErrLocked) {
 			return err
 		}
-		over, err := r.guest(ctx)
+		over, err := r.guest(ctx, late)
 		if over || err != nil {
 			return err
 		}
@@ -163,7 +181,7 @@ func (r *runner) run(ctx context.Context) error {
 		// race for the lock.
 		select {
 		case <-time.After(5*time.Millisecond + mathrand.N(40*time.Millisecond)):
-		case <-ctx.Done():
+		case <-late.Done():
 		}
 	}
 	return nil
@@ -208,9 +226,13 @@ func (r *runner) handle(m message) error {
 }
 
 func (r *runner) tunnelEvent(m message) error {
-	if !m.Event.same(r.last[m.Index]) {
-		r.last[m.Index] = *m.Event
-		r.tell(*m.Event)
+	e := *m.Event
+	if e.Name == "" { // from an owner that the edge has not told yet
+		e.Name = r.last[m.Index].Name
+	}
+	if !e.same(r.last[m.Index]) {
+		r.last[m.Index] = e
+		r.tell(e)
 	}
 	r.refused[m.Index] = m.Refused
 	if !m.Refused || m.Event.Error == nil {
@@ -222,6 +244,21 @@ func (r *runner) tunnelEvent(m message) error {
 	return fromControl(m.Event.Error)
 }
 
+// gone tells the end of those tunnels whose owner has not told it.
+func (r *runner) gone() {
+	for i, t := range r.tunnels {
+		last := r.last[i]
+		if !r.begun || last.State == TunnelGone {
+			continue
+		}
+		name := t.Name
+		if last.Name != "" {
+			name = last.Name
+		}
+		r.tell(Event{Time: time.Now().UTC(), Event: EventTunnel, Name: name, Kind: t.Kind, State: TunnelGone, Upstream: t.Upstream})
+	}
+}
+
 func (r *runner) tell(e Event) {
 	if r.cfg.Events != nil {
 		r.cfg.Events(e)
@@ -229,13 +266,17 @@ func (r *runner) tell(e Event) {
 }
 
 // guest hands the tunnels to the owner and stays until ctx or the owner ends.
-// over tells that Run is to end, with err.
-func (r *runner) guest(ctx context.Context) (over bool, err error) {
-	conn, err := r.cfg.Dir.DialUnix(ctx, socketFile)
+// A stranded one may still come until late. over tells that Run is to end, with err.
+func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
+	until := ctx
+	if r.stranded {
+		until = late
+	}
+	conn, err := r.cfg.Dir.DialUnix(until, socketFile)
 	if errors.Is(err, statedir.ErrNotRunning) {
 		return false, nil
 	}
-	if ctx.Err() != nil {
+	if err != nil && until.Err() != nil {
 		return true, nil
 	}
 	if err != nil {
@@ -243,6 +284,9 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	}
 	c := newLocalConn(conn)
 	defer c.Close()
+	if until.Err() != nil {
+		return true, nil
+	}
 	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: r.tunnels}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
@@ -257,6 +301,7 @@ func (r *runner) guest(ctx context.Context) (over bool, err error) {
 	case first.Type != msgWelcome || first.Version != localVersion:
 		return true, fmt.Errorf("unexpected answer %q on %s", first.Type, socketFile)
 	}
+	r.begun, r.stranded = true, false
 	r.log.Debug("another process holds the links")
 	return r.follow(ctx, c)
 }
@@ -280,16 +325,19 @@ func (r *runner) follow(ctx context.Context, c *localConn) (over bool, err error
 		var m message
 		err := c.read(&m)
 		switch {
-		case err != nil && (ctx.Err() != nil || refusal != nil):
+		case errors.Is(err, os.ErrDeadlineExceeded): // that of withdraw: the owner hangs
 			return true, refusal
 		case err != nil || m.Type == msgBye:
 			if err != nil && !errors.Is(err, io.EOF) {
 				r.log.Debug("the process that held the links is gone", "err", err)
 			}
-			if refusal != nil || ctx.Err() != nil {
+			if refusal != nil {
 				return true, refusal
 			}
-			r.orphaned()
+			r.stranded = true
+			if ctx.Err() == nil {
+				r.orphaned()
+			}
 			return false, nil
 		case m.Type == msgDone:
 			return true, refusal

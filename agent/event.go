@@ -26,7 +26,7 @@ const (
 	TunnelUp    = "up"    // visitors reach the agent
 	TunnelAway  = "away"  // no link: visitors are told to come back
 	TunnelError = "error" // the edge refused it; or, with a PublicURL, it serves and its upstream cannot be dialled
-	TunnelGone  = "gone"  // withdrawn
+	TunnelGone  = "gone"  // withdrawn, or given up: the last event
 )
 
 // CodeNameInUse is the code of a tunnel that another command of this machine

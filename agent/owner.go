@@ -27,9 +27,11 @@ const regroup = 2 * time.Second
 // owner is the process that holds the links of a state directory.
 //
 // It starts from the bottom up (set, links, socket, own tunnels) and ends in
-// this order: own tunnels are withdrawn and drained while guests are served;
-// then links and socket close; then the lock is free; and only then guests
-// hear of it, so that the first of them finds the lock free.
+// this order: own tunnels are withdrawn and drained while guests are served,
+// and those of guests that end, too; then links and socket close; then the lock
+// is free; and only then the other guests hear of it, so that the first of them
+// finds the lock free. One that wished to end after the set had settled comes
+// to the next owner with that wish.
 type owner struct {
 	dir     *statedir.Dir
 	state   edgesState
@@ -58,11 +60,13 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	}
 	o.muster = newMuster(others, regroup)
 	defer o.muster.end()
+	o.set.inherited = r.stranded || len(others) > 0
 	mine, err := o.set.add(os.Getpid(), r.tunnels)
 	if err != nil {
 		listener.Close()
 		return err
 	}
+	r.begun, r.stranded = true, false
 
 	// Links and guests outlive ctx: the drain needs them.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -208,7 +212,10 @@ func (g *guests) run(c *localConn, req request) error {
 	})
 	select {
 	case err = <-left:
-		g.release(mine)
+		if !g.release(mine) {
+			<-g.ctx.Done() // soon: the owner ends
+			break
+		}
 		werr := writer.Wait()
 		if err != nil { // gone without a word, as after kill -9
 			return nil
@@ -218,21 +225,22 @@ func (g *guests) run(c *localConn, req request) error {
 		}
 		return c.write(message{Type: msgDone})
 	case <-g.ctx.Done():
-		// No withdrawal: the next owner goes on with these tunnels. What has
-		// been said before, an end above all, is told first.
-		for _, t := range mine.tunnels {
-			t.cancel()
-		}
-		mine.inbox.put(message{Type: msgBye})
-		mine.inbox.close()
-		return writer.Wait()
 	}
+	// No withdrawal: the next owner goes on with these tunnels. What has been
+	// said before, an end above all, is told first.
+	for _, t := range mine.tunnels {
+		t.cancel()
+	}
+	mine.inbox.put(message{Type: msgBye})
+	mine.inbox.close()
+	return writer.Wait()
 }
 
-func (g *guests) release(mine *claim) {
+// release withdraws a guest's tunnels, unless it is too late for that.
+func (g *guests) release(mine *claim) bool {
 	ctx, cancel := context.WithTimeout(g.ctx, drainTimeout)
 	defer cancel()
-	g.owner.set.withdraw(ctx, mine)
+	return g.owner.set.withdraw(ctx, mine)
 }
 
 func (o *owner) status() Status {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -167,6 +168,7 @@ func TestEndReachesGuests(t *testing.T) {
 		if err := r.wait(); control.CodeOf(err) != control.CodeRevoked {
 			t.Errorf("Run: %v", err)
 		}
+		r.tunnel(0, "", TunnelGone)
 	}
 }
 
@@ -181,6 +183,9 @@ func TestGuestIsRefused(t *testing.T) {
 	b := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("b", "8089")}})
 	if err := b.wait(); control.CodeOf(err) != control.CodeNameTaken {
 		t.Errorf("guest: %v", err)
+	}
+	if got := b.lastStates("b"); !slices.Equal(got, []string{TunnelError, TunnelGone}) {
+		t.Errorf("states %v", got)
 	}
 	e.published(j.Node, "a")
 	select {

@@ -34,6 +34,10 @@ type set struct {
 	table atomic.Pointer[map[tunnel.ID]*served] // what may be reached; outlives the withdrawal until the drain is over
 	log   *slog.Logger
 
+	// inherited: an owner before this one may have published other tunnels,
+	// and these. Set before any link runs.
+	inherited bool
+
 	mu      sync.Mutex     // guards all below, and the marked fields of served
 	version uint64         // of wanted; moves with each change
 	wanted  []*served      // in the order of their arrival
@@ -41,6 +45,7 @@ type set struct {
 	links   []*linkView    // in the order of the edges
 	changed chan struct{}  // closed and replaced at each change of anything above
 	end     *control.Error // why nothing is served any more; nil while it is
+	settled bool           // nothing is withdrawn any more
 }
 
 // linkView is what a set knows of a link.
@@ -140,9 +145,14 @@ func freeID(taken map[tunnel.ID]*served) tunnel.ID {
 }
 
 // withdraw takes a process's tunnels back: the edges hear of it, new visitors
-// are refused, running connections may finish until ctx ends.
-func (s *set) withdraw(ctx context.Context, c *claim) {
+// are refused, running connections may finish until ctx ends. Once the set has
+// settled it does nothing and returns false.
+func (s *set) withdraw(ctx context.Context, c *claim) bool {
 	s.mu.Lock()
+	if s.settled {
+		s.mu.Unlock()
+		return false
+	}
 	c.leaving = true
 	mine := func(t *served) bool { return t.claim == c }
 	s.wanted = slices.DeleteFunc(s.wanted, mine)
@@ -155,7 +165,13 @@ func (s *set) withdraw(ctx context.Context, c *claim) {
 	defer cancel()
 	if err := s.wait(confirm, func() bool {
 		return !slices.ContainsFunc(s.links, func(v *linkView) bool {
-			return v.event.State == LinkUp && v.confirmed < version
+			switch v.event.State {
+			case LinkUp:
+				return v.confirmed < version
+			case "", LinkConnecting:
+				return s.inherited // else that edge has nothing to take back
+			}
+			return false
 		})
 	}); err != nil {
 		s.log.Warn("withdrew tunnels without the edge's confirmation", "err", err)
@@ -184,11 +200,20 @@ func (s *set) withdraw(ctx context.Context, c *claim) {
 	s.broadcastLocked()
 	s.mu.Unlock()
 	c.inbox.close()
+	return true
 }
 
-// settle waits for withdrawals that have begun.
+// settle waits for withdrawals that have begun, and lets no other begin: the
+// links are about to end, and no edge would hear of it.
 func (s *set) settle(ctx context.Context) error {
-	return s.wait(ctx, func() bool { return !slices.ContainsFunc(s.claims, func(c *claim) bool { return c.leaving }) })
+	err := s.wait(ctx, func() bool {
+		s.settled = !slices.ContainsFunc(s.claims, func(c *claim) bool { return c.leaving })
+		return s.settled
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = true
+	return err
 }
 
 // wait blocks until cond, which is called with the lock held, is true.
