@@ -41,8 +41,8 @@ func (t Tunnel) Validate() error {
 	switch {
 	case t.ProxyProtocol < 0 || t.ProxyProtocol > 2:
 		return fmt.Errorf("PROXY protocol version %d: want 1 or 2, or 0 for none", t.ProxyProtocol)
-	case t.ProxyProtocol != 0 && t.Kind != tunnel.TCP:
-		return errors.New("a PROXY header is for tcp tunnels; http upstreams find the visitor in X-Forwarded-For")
+	case t.ProxyProtocol != 0 && t.Kind == tunnel.HTTP:
+		return errors.New("a PROXY header is for tcp and tls tunnels; http upstreams find the visitor in X-Forwarded-For")
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -13,12 +15,13 @@ type Tunnel struct {
 	Name              string
 	Kind              tunnel.Kind
 	Upstream          string // as tunnel.Upstream prints it: http://127.0.0.1:8089
-	URL               string // http: the host name asked for; empty: the name under the edge's domain
+	URL               string // http, tls: the host name asked for; empty: the name under the edge's domain
 	Port              uint16 // tcp: the public port asked for; 0: the edge chooses
 	HostHeader        string // http: sent to the upstream in place of the visitor's
 	UpstreamProtocol  string // http: tunnel.HTTP2, or empty for HTTP/1.1
 	Compression       bool   // http: the edge compresses answers that the upstream did not
-	ProxyProtocol     int    // tcp: 1 or 2 for a PROXY header to the upstream, 0 for none
+	TerminateAt       string // tls: tunnel.AtEdge, or empty for the upstream
+	ProxyProtocol     int    // tcp, tls: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
 
 	BasicAuth      []Credential   // http: who may come in
@@ -30,19 +33,45 @@ type Tunnel struct {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "proxy_protocol", "upstream_tls_verify"}, policyKeys()...)
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify"}, policyKeys()...)
 }
 
-// kindOf tells to which kind alone a key belongs.
-func kindOf(key string) (tunnel.Kind, bool) {
+// kindsOf tells to which kinds alone a key belongs; nil: to all.
+func kindsOf(key string) []tunnel.Kind {
 	switch key {
-	case "url", "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "basic_auth",
+	case "url":
+		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
+	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "basic_auth",
 		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
-		return tunnel.HTTP, true
-	case "port", "proxy_protocol":
-		return tunnel.TCP, true
+		return []tunnel.Kind{tunnel.HTTP}
+	case "port":
+		return []tunnel.Kind{tunnel.TCP}
+	case "terminate_at":
+		return []tunnel.Kind{tunnel.TLS}
+	case "proxy_protocol":
+		return []tunnel.Kind{tunnel.TCP, tunnel.TLS}
 	}
-	return "", false
+	return nil
+}
+
+func joinKinds(kinds []tunnel.Kind) string {
+	words := make([]string, len(kinds))
+	for i, kind := range kinds {
+		words[i] = string(kind)
+	}
+	return strings.Join(words, " or ")
+}
+
+// parseTerminateAt reads where TLS ends; empty is the upstream.
+func parseTerminateAt(s string) (string, error) {
+	if s == "agent" {
+		return "", errors.New("an agent cannot end TLS yet: it has no certificates of its own; allowed: upstream, edge")
+	}
+	at, err := oneOf(s, "upstream", tunnel.AtEdge)
+	if at == "upstream" {
+		at = ""
+	}
+	return at, err
 }
 
 // ParseTunnel checks a tunnel whose settings are given as text by key; a key
@@ -63,8 +92,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 	}
 	var err error
 	if kind, ok := values["kind"]; !ok {
-		problem("kind", fmt.Errorf("missing; allowed: %s, %s", tunnel.HTTP, tunnel.TCP))
-	} else if t.Kind, err = oneOf(kind, tunnel.HTTP, tunnel.TCP); err != nil {
+		problem("kind", fmt.Errorf("missing; allowed: %s, %s, %s", tunnel.HTTP, tunnel.TCP, tunnel.TLS))
+	} else if t.Kind, err = oneOf(kind, tunnel.HTTP, tunnel.TCP, tunnel.TLS); err != nil {
 		problem("kind", err)
 	}
 	upstream, ok := values["upstream"]
@@ -87,13 +116,16 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 		if !set {
 			continue
 		}
-		if kind, alone := kindOf(key); alone && kind != t.Kind {
-			problem(key, fmt.Errorf("belongs to a tunnel of kind %s; this one is %s", kind, t.Kind))
+		if kinds := kindsOf(key); kinds != nil && !slices.Contains(kinds, t.Kind) {
+			problem(key, fmt.Errorf("belongs to a tunnel of kind %s; this one is %s", joinKinds(kinds), t.Kind))
 			continue
 		}
 		var err error
 		switch key {
 		case "url":
+			if host, ok := strings.CutPrefix(value, "tls://"); ok && t.Kind == tunnel.TLS {
+				value = host
+			}
 			t.URL, err = parseURL(value)
 		case "port":
 			t.Port, err = parsePort(value)
@@ -105,6 +137,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			}
 		case "compression":
 			t.Compression, err = parseBool(value)
+		case "terminate_at":
+			t.TerminateAt, err = parseTerminateAt(value)
 		case "proxy_protocol":
 			t.ProxyProtocol, err = parseProxyProtocol(value)
 		case "upstream_tls_verify":

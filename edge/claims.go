@@ -18,7 +18,7 @@ const nameTries = 20
 type want struct {
 	spec      tunnel.Spec
 	name      string
-	host      string // http: what was asked for; "" leaves it open
+	host      string // http, tls: what was asked for; "" leaves it open
 	key       string // of the record that it gets; "" as long as it has none
 	port      uint16
 	generated bool
@@ -32,8 +32,13 @@ func (p publisher) read(spec tunnel.Spec) want {
 		w.err = &control.Error{Code: control.CodeBadRequest, Message: err.Error()}
 		return w
 	}
-	if spec.Kind != tunnel.HTTP {
+	if !spec.Kind.Hosted() {
 		w.port = spec.Port
+		return w
+	}
+	if spec.Kind == tunnel.TLS && p.side.scheme != "https" {
+		w.err = &control.Error{Code: control.CodeBadRequest,
+			Message: "this edge runs with --tls off and has no port for TLS: share the service with wgexpose tcp, or have the edge's owner turn TLS on"}
 		return w
 	}
 	switch {
@@ -65,7 +70,7 @@ func (p publisher) askedFor(snap *snapshot, node tunnel.NodeID, wants []want, ta
 		w := &wants[i]
 		switch {
 		case w.err != nil:
-		case w.spec.Kind == tunnel.HTTP && w.host != "":
+		case w.spec.Kind.Hosted() && w.host != "":
 			key := store.HTTPSKey(w.host)
 			if w.err = p.hostError(snap, node, w.host, key, taken); w.err == nil {
 				w.key = key
@@ -156,7 +161,7 @@ func (p publisher) hadBefore(snap *snapshot, node tunnel.NodeID, wants []want, t
 				if taken[key] || rec.Kind != w.spec.Kind || !same(w, rec) {
 					continue
 				}
-				if w.spec.Kind == tunnel.HTTP && !(rec.Generated && strings.HasSuffix(rec.Host, "."+p.side.domain)) {
+				if w.spec.Kind.Hosted() && !(rec.Generated && strings.HasSuffix(rec.Host, "."+p.side.domain)) {
 					continue
 				}
 				if w.spec.Kind == tunnel.TCP && (!p.ports.Contains(rec.Port) || p.probe(rec.Port) != nil) {
@@ -180,7 +185,7 @@ func (p publisher) fresh(snap *snapshot, node tunnel.NodeID, wants []want, taken
 			continue
 		}
 		w.generated = w.spec.Name == "" // a port that has a name is the node's for good
-		if w.spec.Kind == tunnel.HTTP {
+		if w.spec.Kind.Hosted() {
 			if err := p.freshHost(snap, w, taken); err != nil {
 				return err
 			}

@@ -115,6 +115,12 @@ func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
 		proxy.WriteProblem(w, r, unknownHost)
 		return
 	}
+	if rt.entry.Kind != tunnel.HTTP {
+		// A browser may send it here, on a connection to another host of the same
+		// certificate.
+		proxy.WriteProblem(w, r, misdirected)
+		return
+	}
 	rt.ServeHTTP(w, r)
 }
 

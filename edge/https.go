@@ -128,6 +128,15 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 		turnAway(err, bad.Answer)
 		return nil
 	}
+	if rt := g.front.streamFor(hello); rt != nil {
+		stream, err := g.openStream(conn, hello, rt)
+		if err != nil {
+			turnAway(err, nil, "sni", hello.ServerName)
+		} else if release() {
+			g.front.carryApart(stream, rt)
+		}
+		return nil // it is carried, or closed
+	}
 	if !g.front.serves(hello) {
 		turnAway("no such host", unrecognizedName, "sni", hello.ServerName)
 		return nil

@@ -91,11 +91,11 @@ func (p publisher) finish(snap *snapshot, node tunnel.NodeID, wants []want, take
 			Node: node, Name: w.name, Kind: w.spec.Kind, Host: w.host, Port: w.port,
 			Generated: w.generated, Active: true, Spec: w.spec, Created: p.now, Seen: p.now,
 		}
-		if w.spec.Kind == tunnel.HTTP {
-			plan.answers[i].PublicURL = p.side.hostURL(w.host)
+		plan.answers[i].PublicURL = p.side.url(rec)
+		if w.spec.EndsTLSAtEdge() {
 			plan.hosts = append(plan.hosts, w.host)
-		} else {
-			plan.answers[i].PublicURL = p.side.portURL(w.port)
+		}
+		if !w.spec.Kind.Hosted() {
 			plan.ports[w.port] = i
 		}
 		if exists {

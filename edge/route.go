@@ -68,7 +68,7 @@ func (f *front) route(t *tunnel.Table, live func(tunnel.NodeID) *liveness, befor
 		rs.services[e.Addr] = s
 		r := &route{front: f, entry: e, service: s}
 		switch e.Kind {
-		case tunnel.HTTP:
+		case tunnel.HTTP, tunnel.TLS:
 			rs.hosts[e.Host] = r
 		case tunnel.TCP:
 			rs.ports[e.Port] = r
@@ -79,7 +79,9 @@ func (f *front) route(t *tunnel.Table, live func(tunnel.NodeID) *liveness, befor
 
 // fits reports whether s can go on serving what e says.
 func (s *service) fits(e *tunnel.Entry, live *liveness) bool {
-	return s.live == live && s.node.id == e.Node && s.agent == e.Agent && s.spec == e.Spec
+	was, is := s.spec, e.Spec
+	was.Policy, is.Policy = nil, nil // the route's matter, and another pointer each time
+	return s.live == live && s.node.id == e.Node && s.agent == e.Agent && was == is
 }
 
 func (f *front) service(e *tunnel.Entry, live *liveness) *service {

@@ -227,8 +227,8 @@ func (r *running) certsConfig() certs.Config {
 		Mode: r.cfg.TLS, Domain: r.side.domain, Storage: filepath.Join(r.cfg.Dir.String(), certsDir),
 		Email: r.cfg.ACMEEmail, CA: r.cfg.ACMECA, Logger: r.log,
 		Allowed: func(host string) bool {
-			_, ok := r.reconcile.table.Load().ByHost(host)
-			return ok
+			e, ok := r.reconcile.table.Load().ByHost(host)
+			return ok && e.EndsTLSAtEdge()
 		},
 	}
 	if r.cfg.HTTP == nil {
@@ -309,7 +309,7 @@ func (r *running) sayReady(ctx context.Context) {
 	if r.certs != nil {
 		hosts := []string{r.side.domain}
 		for e := range r.reconcile.table.Load().All() {
-			if e.Kind == tunnel.HTTP {
+			if e.EndsTLSAtEdge() {
 				hosts = append(hosts, e.Host)
 			}
 		}

@@ -209,8 +209,11 @@ func (p publicSide) portURL(port uint16) string {
 
 // url is the public address of a record.
 func (p publicSide) url(rec store.Public) string {
-	if rec.Kind == tunnel.HTTP {
+	switch rec.Kind {
+	case tunnel.HTTP:
 		return p.hostURL(rec.Host)
+	case tunnel.TLS: // the port is always there: no other program knows tls://
+		return "tls://" + net.JoinHostPort(rec.Host, strconv.Itoa(int(p.port)))
 	}
 	return p.portURL(rec.Port)
 }

@@ -143,6 +143,9 @@ func (c *replayed) Read(p []byte) (int, error) {
 
 func (c *replayed) CloseWrite() error { return closeWrite(c.Conn) }
 
+// Abort ends the connection with a reset.
+func (c *replayed) Abort() { abort(c.Conn) }
+
 // closeWrite ends the sending side of c, if c can do that.
 func closeWrite(c net.Conn) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {

@@ -112,6 +112,12 @@ func (f *front) serveTCP(conn net.Conn, port uint16) {
 		abort(conn) // the port closes just now
 		return
 	}
+	f.carry(conn, rt)
+}
+
+// carry brings a connection to the upstream of rt, and its bytes both ways. It
+// owns conn.
+func (f *front) carry(conn net.Conn, rt *route) {
 	s := rt.service
 	log := s.log.With("visitor", conn.RemoteAddr())
 	if !rt.entry.Policy.Admits(addrPort(conn.RemoteAddr()).Addr()) {
@@ -162,6 +168,14 @@ func addrPort(a net.Addr) netip.AddrPort {
 // abort closes conn so that its other end reads a reset, not an end: nothing was
 // carried out.
 func abort(conn net.Conn) {
+	switch c := conn.(type) {
+	case interface{ Abort() }:
+		c.Abort()
+		return
+	case interface{ NetConn() net.Conn }: // TLS: no close_notify, which would be a clean end
+		abort(c.NetConn())
+		return
+	}
 	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
 		_ = tcp.SetLinger(0) // fails only on a connection that is gone
 	}

@@ -16,15 +16,20 @@ type Kind string
 const (
 	HTTP Kind = "http" // found by host name
 	TCP  Kind = "tcp"  // found by port
+	TLS  Kind = "tls"  // found by the host name in the ClientHello
 )
 
 // Validate refuses other kinds than those that there are.
 func (k Kind) Validate() error {
-	if k == HTTP || k == TCP {
+	if k == HTTP || k == TCP || k == TLS {
 		return nil
 	}
-	return fmt.Errorf("%q is no kind of tunnel; allowed are http and tcp", clip(string(k)))
+	return fmt.Errorf("%q is no kind of tunnel; allowed are http, tcp and tls", clip(string(k)))
 }
+
+// Hosted reports whether visitors find such a tunnel by a host name, which
+// belongs to one tunnel alone, whatever its kind. The others have a port.
+func (k Kind) Hosted() bool { return k == HTTP || k == TLS }
 
 // Limits of a Spec's strings, in bytes.
 const (
@@ -37,17 +42,27 @@ type Spec struct {
 	ID         ID     `json:"id"`
 	Name       string `json:"name,omitempty"` // "" leaves the choice to the edge
 	Kind       Kind   `json:"kind"`
-	Host       string `json:"host,omitempty"`        // http: the whole host name; "" is Name under the edge's domain, or a random one
+	Host       string `json:"host,omitempty"`        // http, tls: the whole host name; "" is Name under the edge's domain, or a random one
 	Port       uint16 `json:"port,omitempty"`        // tcp: the public port; 0 leaves the choice to the edge
 	Upstream   string `json:"upstream"`              // canonical text, to be shown and to find a generated name again
 	HostHeader string `json:"host_header,omitempty"` // http: sent to the upstream; "" passes the visitor's on
 
 	Policy *Policy `json:"policy,omitempty"` // nil: everybody may come, nothing is changed; never written to
 
+	// TerminateAt says where the TLS of a tls tunnel ends: AtEdge, or "" for the
+	// upstream, to which it passes untouched.
+	TerminateAt string `json:"terminate_at,omitempty"`
+
 	UpstreamProtocol string `json:"upstream_protocol,omitempty"` // http: what the upstream speaks, HTTP2 or "" for HTTP/1.1
 
 	Compression bool `json:"compression,omitempty"` // http: the edge compresses answers that the upstream did not
 }
+
+// AtEdge is the [Spec] TerminateAt of tls tunnels whose upstream gets plain bytes.
+const AtEdge = "edge"
+
+// EndsTLSAtEdge reports whether the edge needs a certificate for the tunnel.
+func (s Spec) EndsTLSAtEdge() bool { return s.Kind == HTTP || s.Kind == TLS && s.TerminateAt == AtEdge }
 
 // HTTP2 is the [Spec] UpstreamProtocol of upstreams that are spoken to in HTTP/2:
 // without a negotiation before (h2c) where the upstream is plain, by ALPN where it
@@ -72,8 +87,14 @@ func (s Spec) Validate() error {
 	if s.Upstream == "" || len(s.Upstream) > maxUpstream || !printable(s.Upstream) {
 		return fmt.Errorf("the upstream of the tunnel must be 1 to %d bytes of printable text", maxUpstream)
 	}
-	if s.Kind != HTTP && (s.Host != "" || s.HostHeader != "" || s.Compression || s.UpstreamProtocol != "") {
-		return fmt.Errorf("a host name, a host header, compression or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)
+	if s.Host != "" && !s.Kind.Hosted() {
+		return fmt.Errorf("a host name belongs to an http tunnel or a tls tunnel, and this one is %s", s.Kind)
+	}
+	if s.TerminateAt != "" && (s.Kind != TLS || s.TerminateAt != AtEdge) {
+		return fmt.Errorf("TLS may end at the edge of a tls tunnel, or pass to its upstream; this one is %s, and asks for %q", s.Kind, clip(s.TerminateAt))
+	}
+	if s.Kind != HTTP && (s.HostHeader != "" || s.Compression || s.UpstreamProtocol != "") {
+		return fmt.Errorf("a host header, compression or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)
 	}
 	if s.UpstreamProtocol != "" && s.UpstreamProtocol != HTTP2 {
 		return fmt.Errorf("%q is no protocol for an upstream; allowed is %s, or nothing for HTTP/1.1", clip(s.UpstreamProtocol), HTTP2)

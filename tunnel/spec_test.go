@@ -16,6 +16,10 @@ func tcpSpec() Spec {
 	return Spec{ID: 8, Name: "ssh", Kind: TCP, Port: 20022, Upstream: "tcp://127.0.0.1:22"}
 }
 
+func tlsSpec() Spec {
+	return Spec{ID: 9, Name: "db", Kind: TLS, Host: "db.example.com", Upstream: "tcp://127.0.0.1:5432"}
+}
+
 func TestSpecValidate(t *testing.T) {
 	for what, c := range map[string]struct {
 		base   func() Spec
@@ -30,6 +34,12 @@ func TestSpecValidate(t *testing.T) {
 		"long upstream":          {tcpSpec, func(s *Spec) { s.Upstream = strings.Repeat("x", 512) }, ""},
 		"other script":           {tcpSpec, func(s *Spec) { s.Upstream = "unix:/run/дом.sock" }, ""},
 		"IPv6 host header":       {httpSpec, func(s *Spec) { s.HostHeader = "[::1]:80" }, ""},
+		"tls":                    {tlsSpec, func(*Spec) {}, ""},
+		"tls, ended by the edge": {tlsSpec, func(s *Spec) { s.TerminateAt = AtEdge }, ""},
+		"tls, ended elsewhere":   {tlsSpec, func(s *Spec) { s.TerminateAt = "agent" }, "asks for"},
+		"port of tls":            {tlsSpec, func(s *Spec) { s.Port = 443 }, "tcp tunnel"},
+		"header of tls":          {tlsSpec, func(s *Spec) { s.HostHeader = "a" }, "http tunnel"},
+		"TLS end of http":        {httpSpec, func(s *Spec) { s.TerminateAt = AtEdge }, "this one is http"},
 		"no id":                  {httpSpec, func(s *Spec) { s.ID = 0 }, "no id"},
 		"no kind":                {httpSpec, func(s *Spec) { s.Kind = "" }, "no kind of tunnel"},
 		"other kind":             {httpSpec, func(s *Spec) { s.Kind = Kind(strings.Repeat("u", 5000)) }, "no kind of tunnel"},
@@ -71,7 +81,7 @@ func TestSpecValidate(t *testing.T) {
 // TestSpecBounds: whatever Validate lets through is small. A new string of the
 // Spec that it does not bound fails here.
 func TestSpecBounds(t *testing.T) {
-	for _, base := range []Spec{httpSpec(), tcpSpec()} {
+	for _, base := range []Spec{httpSpec(), tcpSpec(), tlsSpec()} {
 		for i := range reflect.TypeFor[Spec]().NumField() {
 			s := base
 			f := reflect.ValueOf(&s).Elem().Field(i)

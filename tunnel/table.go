@@ -15,7 +15,7 @@ type Table struct {
 }
 
 // NewTable makes a table of a copy of the entries. It refuses a host, a port or
-// a node's tunnel id that appears twice, an http entry whose host is not
+// a node's tunnel id that appears twice, an http or tls entry whose host is not
 // canonical, and a tcp entry without a port: no visitor could be told apart, or
 // find it.
 func NewTable(entries []Entry) (*Table, error) {
@@ -37,7 +37,7 @@ func NewTable(entries []Entry) (*Table, error) {
 			ids[id] = true
 		}
 		switch e.Kind {
-		case HTTP:
+		case HTTP, TLS:
 			canonical, err := CanonicalHost(e.Host)
 			if err != nil {
 				return nil, fmt.Errorf("tunnel %d of node %d: %w", e.ID, e.Node, err)
@@ -64,7 +64,7 @@ func NewTable(entries []Entry) (*Table, error) {
 	return t, nil
 }
 
-// ByHost finds an http tunnel by a host name in any case, with or without a
+// ByHost finds an http or tls tunnel by a host name in any case, with or without a
 // trailing dot, but without a port. The entry must not be changed.
 func (t *Table) ByHost(host string) (*Entry, bool) {
 	if t == nil {

@@ -35,7 +35,7 @@ const maxSocketPath = 107
 //	8089  :8089                            127.0.0.1, port 8089
 //	192.168.1.10:22  nas:22  [::1]:80      host and port
 //	http://…  https://nas.lan              for http tunnels; the port may be left out
-//	tcp://127.0.0.1:22                     for tcp tunnels
+//	tcp://127.0.0.1:22                     for tcp and tls tunnels
 //	unix:/run/x.sock                       a Unix socket; for http tunnels it speaks plain HTTP
 //
 // An unspecified host, which programs print when they listen on all addresses,
@@ -94,16 +94,16 @@ func parseUpstream(kind Kind, target string) (Upstream, error) {
 
 func checkScheme(kind Kind, scheme string) error {
 	switch {
-	case kind == HTTP && (scheme == SchemeHTTP || scheme == SchemeHTTPS), kind == TCP && scheme == SchemeTCP:
+	case kind == HTTP && (scheme == SchemeHTTP || scheme == SchemeHTTPS), kind != HTTP && scheme == SchemeTCP:
 		return nil
 	case kind == HTTP && scheme == SchemeTCP:
 		return errors.New("an http tunnel leads to http:// or https://; for tcp:// share it with `wgexpose tcp`")
-	case kind == TCP && (scheme == SchemeHTTP || scheme == SchemeHTTPS):
-		return fmt.Errorf("a tcp tunnel leads to host:port; for %s:// share it with `wgexpose http`", scheme)
+	case kind != HTTP && (scheme == SchemeHTTP || scheme == SchemeHTTPS):
+		return fmt.Errorf("a %s tunnel leads to host:port; for %s:// share it with `wgexpose http`", kind, scheme)
 	case kind == HTTP:
 		return errors.New("no such scheme; an http tunnel leads to http://host:port, https://host:port or unix:/path")
 	}
-	return errors.New("no such scheme; a tcp tunnel leads to host:port or unix:/path")
+	return fmt.Errorf("no such scheme; a %s tunnel leads to host:port or unix:/path", kind)
 }
 
 // checkAuthority refuses what is more than host and port, and takes a lone

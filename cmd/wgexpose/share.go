@@ -75,6 +75,7 @@ func agentTunnels(in []configs.Tunnel) ([]agent.Tunnel, error) {
 				HostHeader:       t.HostHeader,
 				Compression:      t.Compression,
 				UpstreamProtocol: t.UpstreamProtocol,
+				TerminateAt:      t.TerminateAt,
 			},
 			ProxyProtocol:       t.ProxyProtocol,
 			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
@@ -97,6 +98,7 @@ func tunnelUsage(problems []configs.Problem) error {
 		"host_header":         "--host-header",
 		"compression":         "--compression",
 		"upstream_protocol":   "--upstream-protocol",
+		"terminate_at":        "--terminate-at",
 		"proxy_protocol":      "--proxy-protocol",
 		"upstream_tls_verify": "--upstream-tls-verify",
 	}

@@ -50,6 +50,11 @@ func HTTP(name, upstream string) agent.Tunnel {
 	return agent.Tunnel{Spec: tunnel.Spec{Name: name, Kind: tunnel.HTTP, Upstream: upstream}}
 }
 
+// TLS is a tunnel to a service that speaks TLS itself.
+func TLS(name, upstream string) agent.Tunnel {
+	return agent.Tunnel{Spec: tunnel.Spec{Name: name, Kind: tunnel.TLS, Upstream: upstream}}
+}
+
 // TCP is a tunnel to host:port; port 0 lets the edge choose a public port.
 func TCP(name, upstream string, port uint16) agent.Tunnel {
 	return agent.Tunnel{Spec: tunnel.Spec{Name: name, Kind: tunnel.TCP, Upstream: upstream, Port: port}}
