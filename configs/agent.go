@@ -12,8 +12,9 @@ import (
 
 // Agent is what an agent is told from outside.
 type Agent struct {
-	File      string // the file that was read, or would have been if it were there
-	State     string // the state directory
+	File      string   // the file that was read, or would have been if it were there
+	More      []string // the files over it, in order
+	State     string   // the state directory
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	Tunnels   []Tunnel // in the order of the file
@@ -55,6 +56,7 @@ func LoadAgent(flags *pflag.FlagSet) (Agent, error) {
 func (m *merged) agent() (Agent, error) {
 	cfg := Agent{
 		File:      m.name,
+		More:      m.more,
 		State:     take(m, "state", parseText),
 		LogLevel:  take(m, "log_level", parseLogLevel),
 		LogFormat: take(m, "log_format", parseLogFormat),

@@ -16,11 +16,75 @@ import (
 // maxFile is the largest configuration file that is read, in bytes.
 const maxFile = 1 << 20
 
-// document is one parsed file. The zero value is a file that sets nothing.
+// document is one parsed file, or several that were put over each other. The zero
+// value is a file that sets nothing.
 type document struct {
 	name     string
+	more     []string   // the names of the files over it, in order
 	root     *yaml.Node // a mapping, or nil
 	problems []Problem
+}
+
+// A line tells its file, too: its number is that of the line plus fileLines for
+// each file before it. So problems sort by file, then line.
+const fileLines = 1 << 24
+
+// over puts the file d over this one: its keys win, and its tunnels stand beside
+// the others or, under the same name, in their place.
+func (base *document) over(d *document) {
+	base.more = append(base.more, d.name)
+	offset := len(base.more) * fileLines
+	moveLines(d.root, offset)
+	for _, p := range d.problems {
+		p.line += offset
+		base.problems = append(base.problems, p)
+	}
+	base.root = mergeMaps(base.root, d.root, func(key string) bool { return key == tunnelsKey })
+}
+
+func moveLines(n *yaml.Node, offset int) {
+	if n == nil {
+		return
+	}
+	n.Line += offset
+	for _, c := range n.Content { // an alias is no part of the content
+		moveLines(c, offset)
+	}
+}
+
+// mergeMaps returns a map of what low has and high has not, then all of high.
+// Keys for which deep says so are merged in the same way, one level down.
+func mergeMaps(low, high *yaml.Node, deep func(key string) bool) *yaml.Node {
+	if low == nil || high == nil {
+		if low == nil {
+			return high
+		}
+		return low
+	}
+	value := func(m *yaml.Node, key string) *yaml.Node {
+		for i := 0; i+1 < len(m.Content); i += 2 {
+			if k := resolve(m.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
+				return resolve(m.Content[i+1])
+			}
+		}
+		return nil
+	}
+	merged := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: high.Line}
+	for i := 0; i+1 < len(low.Content); i += 2 {
+		if k := resolve(low.Content[i]); k.Kind != yaml.ScalarNode || value(high, k.Value) == nil {
+			merged.Content = append(merged.Content, low.Content[i], low.Content[i+1])
+		}
+	}
+	for i := 0; i+1 < len(high.Content); i += 2 {
+		k, v := resolve(high.Content[i]), resolve(high.Content[i+1])
+		if k.Kind == yaml.ScalarNode && deep(k.Value) && v.Kind == yaml.MappingNode {
+			if before := value(low, k.Value); before != nil && before.Kind == yaml.MappingNode {
+				v = mergeMaps(before, v, func(string) bool { return false })
+			}
+		}
+		merged.Content = append(merged.Content, high.Content[i], v)
+	}
+	return merged
 }
 
 // field is one key of a mapping.
@@ -105,8 +169,12 @@ func (d *document) add(line int, key, format string, args ...any) {
 }
 
 func (d *document) at(line int, key string) Problem {
+	name := d.name
+	if n := line / fileLines; n > 0 && n <= len(d.more) {
+		name = d.more[n-1]
+	}
 	line = max(line, 1)
-	return Problem{Place: d.name + ":" + strconv.Itoa(line), Key: key, line: line}
+	return Problem{Place: name + ":" + strconv.Itoa(max(line%fileLines, 1)), Key: key, line: line}
 }
 
 // fields splits a mapping into its known keys. Unknown and repeated ones become
@@ -139,7 +207,7 @@ func (d *document) each(mapping *yaml.Node, above string, fn func(key string, f 
 			continue
 		}
 		if before, twice := first[key.Value]; twice {
-			d.add(line, join(above, key.Value), "set twice; it is on line %d already", before)
+			d.add(line, join(above, key.Value), "set twice; it is on line %d already", before%fileLines)
 			continue
 		}
 		first[key.Value] = line
@@ -147,7 +215,8 @@ func (d *document) each(mapping *yaml.Node, above string, fn func(key string, f 
 	}
 }
 
-// scalar takes a plain value as the text that stands in the file.
+// scalar takes a plain value as the text that stands in the file, with the values
+// of the variables that it names.
 func (d *document) scalar(f field, key string) (string, bool) {
 	switch {
 	case isNull(f.value):
@@ -155,9 +224,43 @@ func (d *document) scalar(f field, key string) (string, bool) {
 	case f.value.Kind != yaml.ScalarNode:
 		d.add(f.line, key, "must be one value, and is %s", describe(f.value))
 	default:
-		return f.value.Value, true
+		text, err := expand(f.value.Value)
+		if err == nil {
+			return text, true
+		}
+		d.add(f.line, key, "%s", err)
 	}
 	return "", false
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// expand puts the environment's values in the place of each ${NAME}. $${ stands
+// for ${ itself. Other dollars mean nothing.
+func expand(text string) (string, error) {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "${")
+		if !found {
+			out.WriteString(text)
+			return out.String(), nil
+		}
+		if escaped, ok := strings.CutSuffix(before, "$"); ok {
+			out.WriteString(escaped + "${")
+			text = rest
+			continue
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		if !closed || !variableName.MatchString(name) {
+			return "", errors.New("names no variable after ${; allowed: ${NAME}, or $${ for the characters themselves")
+		}
+		value := os.Getenv(name)
+		if value == "" {
+			return "", fmt.Errorf("the variable %s is not set", name)
+		}
+		out.WriteString(before + value)
+		text = after
+	}
 }
 
 // list takes a plain value, or several in a list, each on its own line of the

@@ -17,10 +17,12 @@ import (
 
 // Edge is what an edge is told from outside.
 type Edge struct {
-	State           string // the state directory
-	Domain          string // host names of tunnels lie under it; empty: as at the last start
-	Endpoint        string // HOST or HOST:PORT that invites carry; empty: found out
-	ListenWG        Listen // WireGuard, UDP; never off
+	File            string   // the file that was read, or would have been if it were there
+	More            []string // the files over it, in order
+	State           string   // the state directory
+	Domain          string   // host names of tunnels lie under it; empty: as at the last start
+	Endpoint        string   // HOST or HOST:PORT that invites carry; empty: found out
+	ListenWG        Listen   // WireGuard, UDP; never off
 	ListenHTTPS     Listen
 	ListenHTTP      Listen
 	TLS             certs.Mode
@@ -94,6 +96,8 @@ func LoadEdge(flags *pflag.FlagSet) (Edge, error) {
 
 func (m *merged) edge() (Edge, error) {
 	cfg := Edge{
+		File:            m.name,
+		More:            m.more,
 		State:           take(m, "state", parseText),
 		Domain:          take(m, "domain", parseOptionalDomain),
 		Endpoint:        take(m, "endpoint", parseEndpoint),
@@ -148,7 +152,7 @@ func parseTLS(s string) (certs.Mode, error) {
 // standardFile is the file to read when none is named. A machine without a
 // home directory can still be told everything by flags.
 func standardFile(flags *pflag.FlagSet, file func() (string, error)) (string, error) {
-	if _, named := configFile(flags); named {
+	if _, named := configFiles(flags); named {
 		return "", nil
 	}
 	return file()

@@ -249,7 +249,11 @@ func TestPlaceOfAWrongValue(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("WGEXPOSE_TLS", test.variable)
-			_, err := LoadEdge(flagSet(t, EdgeFlags, append([]string{"--config", config}, test.args...)...))
+			args := test.args
+			if len(args) == 0 || args[0] != "--config" {
+				args = append([]string{"--config", config}, args...)
+			}
+			_, err := LoadEdge(flagSet(t, EdgeFlags, args...))
 			var problems *Error
 			if !errors.As(err, &problems) {
 				t.Fatalf("err = %v, want an *Error", err)

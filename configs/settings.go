@@ -29,9 +29,14 @@ const (
 	configVariable = "WGEXPOSE_CONFIG"
 )
 
+// ConfigFlag adds --config alone, of an agent or an edge.
+func ConfigFlag(flags *pflag.FlagSet) {
+	flags.StringArray(configFlag, nil, "configuration `FILE`; of several the later ones win (default: see \"config path\")")
+}
+
 func addFlags(flags *pflag.FlagSet, settings []setting, file string) {
 	if flags.Lookup(configFlag) == nil {
-		flags.String(configFlag, "", "configuration `FILE` (default "+file+")")
+		flags.StringArray(configFlag, nil, "configuration `FILE`; of several the later ones win (default "+file+")")
 	}
 	for _, s := range settings {
 		flags.String(s.flag(), s.value, s.usage)
@@ -51,13 +56,20 @@ type merged struct {
 // merge reads the file and puts flags, environment and defaults over it. more
 // names the keys of the file that are no settings, such as tunnels.
 func merge(flags *pflag.FlagSet, settings []setting, standard string, more ...string) (*merged, error) {
-	name, named := configFile(flags)
+	names, named := configFiles(flags)
 	if !named {
-		name = standard
+		names = []string{standard}
 	}
-	doc, err := readDocument(name, named)
+	doc, err := readDocument(names[0], named)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range names[1:] {
+		next, err := readDocument(name, true)
+		if err != nil {
+			return nil, err
+		}
+		doc.over(next)
 	}
 	return mergeDocument(flags, settings, doc, more...)
 }
@@ -170,17 +182,20 @@ func take[T any](m *merged, key string, parse func(string) (T, error)) T {
 	return out
 }
 
-// configFile tells which file the user named, and whether one was named.
-func configFile(flags *pflag.FlagSet) (string, bool) {
+// configFiles tells which files the user named, and whether any was named.
+// Several in the environment are separated as in PATH.
+func configFiles(flags *pflag.FlagSet) ([]string, bool) {
 	if flags != nil {
 		if flag := flags.Lookup(configFlag); flag != nil && flag.Changed {
-			return flag.Value.String(), true
+			if several, ok := flag.Value.(pflag.SliceValue); ok {
+				return several.GetSlice(), true
+			}
 		}
 	}
-	if name := os.Getenv(configVariable); name != "" {
-		return name, true
+	if names := filepath.SplitList(os.Getenv(configVariable)); len(names) > 0 {
+		return names, true
 	}
-	return "", false
+	return nil, false
 }
 
 // userFile is a file of the user's configuration directory:

@@ -134,7 +134,7 @@ To see all of it on one machine: wgexpose demo`,
 	}
 	add(groupAgent, a.joinCommand(), a.httpCommand(), a.tcpCommand(), a.tlsCommand(), a.upCommand(), a.statusCommand())
 	add(groupEdge, a.edgeCommand())
-	add(groupOther, a.serviceCommand(), a.demoCommand(), a.versionCommand())
+	add(groupOther, a.configCommand(), a.serviceCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	root.InitDefaultHelpCmd()

@@ -171,17 +171,23 @@ func (a *app) serviceArgs(spec *service.Spec, more []string) error {
 	// Paths are written down in full: a service starts in another directory,
 	// and has no variables of this shell.
 	var err error
-	config := filepath.Join(systemConfig, file)
+	files := []string{filepath.Join(systemConfig, file)}
+	config := flags.Lookup("config").Value.(pflag.SliceValue)
 	switch {
 	case flags.Changed("config"):
-		config, err = filepath.Abs(flags.Lookup("config").Value.String())
+		files = config.GetSlice()
 	case spec.User && spec.Role == service.Edge:
-		config, err = configs.EdgeFile()
+		files[0], err = configs.EdgeFile()
 	case spec.User:
-		config, err = configs.AgentFile()
+		files[0], err = configs.AgentFile()
 	}
 	if err != nil {
 		return err
+	}
+	for i, name := range files {
+		if files[i], err = filepath.Abs(name); err != nil {
+			return err
+		}
 	}
 	if flags.Changed("state") {
 		if spec.State, err = filepath.Abs(flags.Lookup("state").Value.String()); err != nil {
@@ -189,9 +195,14 @@ func (a *app) serviceArgs(spec *service.Spec, more []string) error {
 		}
 	}
 	spec.Args = []string{command.Name(), "--state", spec.State}
-	if _, err := os.Stat(config); err == nil || spec.Role == service.Agent || flags.Changed("config") {
-		spec.Args = append(spec.Args, "--config", config)
-		if err := flags.Set("config", config); err != nil {
+	if _, err := os.Stat(files[0]); err == nil || spec.Role == service.Agent || flags.Changed("config") {
+		for _, name := range files {
+			spec.Args = append(spec.Args, "--config", name)
+		}
+		if err := flags.Set("config", files[0]); err != nil { // marks the flag
+			return err
+		}
+		if err := config.Replace(files); err != nil {
 			return err
 		}
 	}

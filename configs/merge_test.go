@@ -1,0 +1,98 @@
+package configs
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSeveralFiles(t *testing.T) {
+	isolate(t)
+	base := write(t, "log_level: info\nlog_format: json\ntunnels:\n  app: {kind: http, upstream: 1}\n  ssh: {kind: tcp, upstream: 22}\n")
+	over := write(t, "\nlog_level: debug\ntunnels:\n  app: {kind: http, upstream: 2}\n  new: {kind: tcp, upstream: 3}\n")
+	cfg, err := LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", over))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.LogLevel.String() != "DEBUG" || cfg.LogFormat != LogJSON || cfg.File != base || len(cfg.More) != 1 || cfg.More[0] != over {
+		t.Errorf("got %+v", cfg)
+	}
+	var got []string
+	for _, tn := range cfg.Tunnels {
+		got = append(got, tn.Name+" "+tn.Upstream)
+	}
+	if want := "ssh tcp://127.0.0.1:22, app http://127.0.0.1:2, new tcp://127.0.0.1:3"; strings.Join(got, ", ") != want {
+		t.Errorf("tunnels %q, want %s", got, want)
+	}
+
+	t.Setenv(configVariable, base+string(filepath.ListSeparator)+over)
+	if again, err := LoadAgent(nil); err != nil || len(again.Tunnels) != 3 {
+		t.Errorf("from the environment: %+v, %v", again, err)
+	}
+
+	bad := write(t, "\nnope: 1\nlog_level: loud\nlog_level: info\ntunnels:\n  app: {kind: http}\n")
+	_, err = LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", bad))
+	for _, want := range []string{bad + ":2: nope: unknown key", bad + ":4: log_level: set twice; it is on line 3", bad + ":6: tunnels.app.upstream: missing"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	syntax := write(t, "a: [\n")
+	if _, err := LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", syntax)); err == nil || !strings.Contains(err.Error(), syntax+":") {
+		t.Errorf("err = %v", err)
+	}
+	if _, err := LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", base+".not")); err == nil {
+		t.Error("a file that is not there is passed over")
+	}
+}
+
+func TestVariablesInValues(t *testing.T) {
+	isolate(t)
+	t.Setenv("APP_PORT", "8089")
+	t.Setenv("SECRET", "geh${eim: x")
+	t.Setenv("EMPTY", "")
+	cfg, err := agentText("tunnels:\n  app: {kind: http, upstream: '127.0.0.1:${APP_PORT}', basic_auth: ['me:${SECRET}', 'you:a$${b}$c']}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Tunnels[0]; got.Upstream != "http://127.0.0.1:8089" || got.BasicAuth[0].password != "geh${eim: x" || got.BasicAuth[1].password != "a${b}$c" {
+		t.Errorf("got %+v, passwords %q %q", got, got.BasicAuth[0].password, got.BasicAuth[1].password)
+	}
+	for text, want := range map[string]string{
+		"state: ${UNSET_FOR_SURE}\n": "test.yml:1: state: the variable UNSET_FOR_SURE is not set",
+		"state: ${EMPTY}\n":          "the variable EMPTY is not set",
+		"state: a${\n":               "names no variable",
+		"state: '${a b}'\n":          "names no variable",
+		"${APP_PORT}: x\n":           "${APP_PORT}: unknown key",
+	} {
+		if _, err := agentText(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestShow(t *testing.T) {
+	isolate(t)
+	t.Setenv("APP_PORT", "8089")
+	t.Setenv("WGEXPOSE_LOG_FORMAT", "json")
+	file := write(t, "tunnels:\n  app: {kind: http, upstream: '${APP_PORT}', basic_auth: ['me:geheim']} # mine\n")
+	flags := flagSet(t, AgentFlags, "--config", file, "--state", "/srv/x")
+	out, err := ShowAgent(flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"state: /srv/x # --state\n", "log_level: warn # default\n", "log_format: json # WGEXPOSE_LOG_FORMAT\n",
+		"tunnels:\n  app:\n    kind: http\n    upstream: 8089\n    basic_auth: ['me:********']\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no\n%s\nin\n%s", want, out)
+		}
+	}
+	// What is shown can be read again.
+	t.Setenv("WGEXPOSE_LOG_FORMAT", "")
+	if cfg, err := LoadAgent(flagSet(t, AgentFlags, "--config", write(t, string(out)))); err != nil || cfg.State != "/srv/x" || len(cfg.Tunnels) != 1 {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	if out, err := ShowEdge(flagSet(t, EdgeFlags, "--domain", "example.com")); err != nil || !strings.Contains(string(out), "domain: example.com # --domain\n") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
