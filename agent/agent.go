@@ -52,6 +52,7 @@ type Config struct {
 	Dir     *statedir.Dir // of an agent that has joined
 	Tunnels []Tunnel      // at least one
 	Keep    bool          // go on while any of several tunnels is good
+	Reach   Reach         // of the process that holds the links
 	Version string        // of the program
 	Events  func(Event)   // called one at a time; may be nil
 	Logger  *slog.Logger  // nil discards
@@ -66,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if len(c.Tunnels) == 0 {
 		return errors.New("agent: no tunnels")
+	}
+	if err := c.Reach.Validate(); err != nil {
+		return err
 	}
 	if len(c.Tunnels) > control.MaxTunnels {
 		return fmt.Errorf("agent: %d tunnels, of at most %d", len(c.Tunnels), control.MaxTunnels)

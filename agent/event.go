@@ -45,7 +45,7 @@ type Event struct {
 
 	State     string `json:"state"`
 	Reason    string `json:"reason,omitempty"`    // links: why it is not up
-	Transport string `json:"transport,omitempty"` // links: "udp"
+	Transport string `json:"transport,omitempty"` // links: "udp" or "tls"
 
 	PublicURL string         `json:"public_url,omitempty"` // tunnels: only while it serves
 	Upstream  string         `json:"upstream,omitempty"`   // tunnels

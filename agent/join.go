@@ -32,8 +32,9 @@ const (
 
 // JoinOptions are what Join may be told besides the invite.
 type JoinOptions struct {
-	Name    string       // wished for; "" = made of the host's name. An invite that has a name prevails.
-	Version string       // of the program, shown at the edge
+	Name    string // wished for; "" = made of the host's name. An invite that has a name prevails.
+	Version string // of the program, shown at the edge
+	Reach   Reach
 	Logger  *slog.Logger // nil discards
 
 	reach time.Duration // how long to look for an edge; 0 = reachTimeout; tests shorten it
@@ -51,6 +52,9 @@ func Join(ctx context.Context, dir *statedir.Dir, inv keys.Invite, o JoinOptions
 	}
 	if o.reach == 0 {
 		o.reach = reachTimeout
+	}
+	if err := o.Reach.Validate(); err != nil {
+		return Joined{}, err
 	}
 	if err := checkInvite(inv, time.Now()); err != nil {
 		return Joined{}, err
@@ -129,7 +133,7 @@ func enroll(ctx context.Context, dir *statedir.Dir, inv keys.Invite, old edgesSt
 	if err != nil {
 		return edgesState{}, err
 	}
-	n, err := openNode(inv.Key, overlay.NodeAddr(tunnel.NodeID(inv.Node)), o.Logger)
+	n, err := openNode(inv.Key, overlay.NodeAddr(tunnel.NodeID(inv.Node)), o.Reach, o.Logger)
 	if err != nil {
 		return edgesState{}, err
 	}

@@ -191,7 +191,7 @@ func TestReachWithoutTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := openNode(key, e.overlay.NodeAddr(300), slog.New(slog.DiscardHandler))
+	n, err := openNode(key, e.overlay.NodeAddr(300), Reach{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,7 +71,17 @@ type link struct {
 	hold    <-chan struct{}
 	reports chan report
 
-	watchNetwork watcher // netwatch.Watch; tests have their own
+	how          Reach
+	streaming    atomic.Bool // packets go over TLS
+	watchNetwork watcher     // netwatch.Watch; tests have their own
+}
+
+// transport is how packets go to the edge, or are to go.
+func (l *link) transport() string {
+	if l.streaming.Load() {
+		return TransportTLS
+	}
+	return TransportUDP
 }
 
 // report is an event on its way to the edge.
@@ -93,7 +104,7 @@ func newLink(edge keys.Edge, key keys.Private, state edgesState, process string,
 // run keeps the link up until ctx ends, when it returns nil. The error is a
 // *control.Error when the edge wants this agent no more.
 func (l *link) run(ctx context.Context) error {
-	n, err := openNode(l.key, l.overlay.NodeAddr(l.self), l.log)
+	n, err := openNode(l.key, l.overlay.NodeAddr(l.self), l.how, l.log)
 	if err != nil {
 		return fmt.Errorf("link to %s: %w", l.name, err)
 	}
@@ -114,6 +125,7 @@ func (l *link) run(ctx context.Context) error {
 	m := &monitor{node: n, edge: l.edge.Key, watch: l.watchNetwork, source: sourceFor}
 	monitors.Go(func() { m.run(watching) })
 
+	l.streaming.Store(l.how.Transport == TransportTLS)
 	l.set.linkState(l, LinkConnecting, "")
 	fresh := false // the next session is to have a socket of its own
 	for attempts := 0; ; attempts++ {
@@ -191,7 +203,8 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return false, errors.New("the edge's hello took too long")
 	}
 	l.again = true
-	l.log.Info("link is up", "domain", hello.Domain, "version", hello.Version)
+	l.streaming.Store(n.stream != nil)
+	l.log.Info("link is up", "domain", hello.Domain, "version", hello.Version, "transport", l.transport())
 	l.set.linkState(l, LinkUp, "")
 
 	g, gctx := errgroup.WithContext(life)
@@ -201,6 +214,9 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 	g.Go(func() error { return l.watch(gctx, n, heard, ask) })
 	g.Go(func() error { return l.send(gctx, ctx, stream, ask) })
 	g.Go(func() error { return l.publish(gctx, client, hello.Session) })
+	if n.stream != nil && n.transport == TransportAuto {
+		g.Go(func() error { return l.upgrade(gctx, n, ask) })
+	}
 	g.Go(func() error {
 		<-gctx.Done()
 		stream.Close() // ends receive and send

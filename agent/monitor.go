@@ -23,6 +23,7 @@ const (
 const (
 	reasonNetwork = "this machine's network has changed"
 	reasonAsleep  = "this machine was asleep"
+	reasonStream  = "the TLS connection to the edge broke"
 )
 
 // pathError ends a session whose way to the edge is gone, or may be: the next

@@ -35,7 +35,7 @@ func TestSlept(t *testing.T) {
 func invited(t *testing.T, e *fakeEdge) (*node, keys.Edge) {
 	t.Helper()
 	inv := e.invite()
-	n, err := openNode(inv.Key, e.overlay.NodeAddr(tunnel.NodeID(inv.Node)), nil)
+	n, err := openNode(inv.Key, e.overlay.NodeAddr(tunnel.NodeID(inv.Node)), Reach{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

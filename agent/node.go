@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -31,14 +33,24 @@ type node struct {
 	log       *slog.Logger
 	resolver  resolver
 	nudges    chan string      // reasons to look for the edge anew; see monitor
-	keepalive time.Duration    // of the peer; see try
+	transport string           // see Reach
+	dialer    streamDialer     // of streams
+	streams   *wg.Streams      // of which there is one at a time
+	stream    *wg.Stream       // nil: none; used by reach and what comes after it
+	carrying  sync.WaitGroup   // streams' Run
+	trial     trial            // of UDP, while there is a stream
+	keepalive time.Duration    // of the peer; see settle
 	known     []netip.AddrPort // the edge's, as last found
 	once      sync.Once        // of close
 }
 
 // openNode opens the overlay node with the given key and address, on a UDP
 // socket of its own. It needs no network yet.
-func openNode(key keys.Private, addr netip.Addr, log *slog.Logger) (*node, error) {
+func openNode(key keys.Private, addr netip.Addr, how Reach, log *slog.Logger) (*node, error) {
+	proxy, err := how.proxy()
+	if err != nil {
+		return nil, err
+	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -46,7 +58,8 @@ func openNode(key keys.Private, addr netip.Addr, log *slog.Logger) (*node, error
 	if err != nil {
 		return nil, err
 	}
-	paths := wg.Join(nil, wg.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
+	streams := wg.NewStreams()
+	paths := wg.Join(streams, wg.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
 	dev, err := wg.Open(wg.Config{
 		Key:    key,
 		Tun:    stack.Device(),
@@ -61,6 +74,7 @@ func openNode(key keys.Private, addr netip.Addr, log *slog.Logger) (*node, error
 	return &node{
 		stack: stack, dev: dev, paths: paths, log: log,
 		resolver: net.DefaultResolver.LookupNetIP, nudges: make(chan string, 1),
+		transport: cmp.Or(how.Transport, TransportAuto), dialer: streamDialer{proxy}, streams: streams,
 	}, nil
 }
 
@@ -68,6 +82,8 @@ func openNode(key keys.Private, addr netip.Addr, log *slog.Logger) (*node, error
 func (n *node) close() {
 	n.once.Do(func() {
 		n.dev.Close()
+		n.streams.Close()
+		n.carrying.Wait()
 		n.stack.Close()
 	})
 }
@@ -79,6 +95,37 @@ func (n *node) peer(key keys.Public) (wg.PeerStatus, error) {
 		err = errors.New("the edge is no peer of this device")
 	}
 	return p, err
+}
+
+// streamsTo reports whether a stream may be tried.
+func (n *node) streamsTo(edge keys.Edge) bool {
+	return n.transport == TransportTLS || n.transport == TransportAuto && hasStreamEndpoint(edge)
+}
+
+// useStream makes a connection the node's stream.
+func (n *node) useStream(d dialled) error {
+	st, err := n.streams.Attach(d.conn, d.from, wg.StreamOptions{})
+	if err != nil {
+		return err
+	}
+	n.stream = st
+	n.carrying.Go(func() {
+		err := st.Run(context.Background()) // until dropStream or close
+		n.log.Debug("stream ended", "err", err, "dropped", st.Dropped())
+		if ep, ok := n.paths.Pinned().(*wg.StreamEndpoint); ok && ep == st.Endpoint() {
+			n.nudge(reasonStream)
+		}
+	})
+	return nil
+}
+
+// dropStream ends the node's stream, if there is one.
+func (n *node) dropStream() {
+	if n.stream == nil {
+		return
+	}
+	n.stream.Close()
+	n.stream = nil
 }
 
 // nudge has the edge looked for anew, at once. The first reason counts.

@@ -74,6 +74,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
 		l := newLink(edge, o.key, o.state, r.process, o.set, o.muster.all, o.log)
+		l.how = r.cfg.Reach
 		links.Go(func() {
 			if err := l.run(life); err != nil {
 				o.set.stop(asControl(err)) // ends consume, with this error

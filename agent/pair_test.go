@@ -21,7 +21,7 @@ func stackPair(t testing.TB, forward func(*netstack.Request)) (a, b *netstack.St
 			t.Fatal(err)
 		}
 		key[i] = k
-		n, err := openNode(k, netip.MustParseAddr([]string{"fd00::1", "fd00::2"}[i]), nil)
+		n, err := openNode(k, netip.MustParseAddr([]string{"fd00::1", "fd00::2"}[i]), Reach{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -279,7 +279,7 @@ func (s *set) linkState(l *link, state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.viewLocked(l)
-	e := Event{Time: time.Now().UTC(), Event: EventLink, Edge: l.name, State: state, Reason: reason, Transport: "udp"}
+	e := Event{Time: time.Now().UTC(), Event: EventLink, Edge: l.name, State: state, Reason: reason, Transport: l.transport()}
 	if e.same(v.event) {
 		return
 	}

@@ -39,10 +39,14 @@ var roundWaits = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.S
 type unreachableError struct {
 	tried []string // HOST:PORT
 	err   error    // of the name resolution, or nil
+	// stream is why TLS does not help, or nil: it was not tried.
+	stream error
 }
 
 func (e *unreachableError) Error() string {
 	switch {
+	case len(e.tried) == 0 && e.err == nil && e.stream != nil:
+		return fmt.Sprintf("the edge cannot be reached over TLS: %v", e.stream)
 	case len(e.tried) == 0 && e.err != nil:
 		return e.err.Error()
 	case len(e.tried) == 0:
@@ -51,6 +55,9 @@ func (e *unreachableError) Error() string {
 	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, or something on the way blocks UDP", strings.Join(e.tried, ", "))
 	if e.err != nil {
 		msg += fmt.Sprintf(" (%v)", e.err)
+	}
+	if e.stream != nil {
+		msg += fmt.Sprintf("; nor over TLS: %v", e.stream)
 	}
 	return msg
 }
@@ -70,9 +77,13 @@ func (e *unreachableError) note(addr netip.AddrPort) {
 func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	names := lookup{node: n, edge: edge, found: make(chan found, 1)}
+	dial := attempt{node: n, edge: edge, result: make(chan dialled, 1)}
 	defer names.wait()
+	defer dial.end()
 	defer cancel()
 	defer n.paths.Aim()
+	n.paths.Pin(nil)
+	n.dropStream() // whatever it was, it is not trusted any more
 	fail := &unreachableError{}
 	before, err := n.handshake(edge.Key)
 	if err != nil {
@@ -85,92 +96,135 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 	for round := 0; ctx.Err() == nil; round++ {
 		wait := roundWaits[min(round, len(roundWaits)-1)]
 		wait += rand.N(wait / 4)
-		addrs, err := names.addrs(ctx, wait)
-		// Of a resolution that was cut short, only that it was is known.
-		if err != nil && (fail.err == nil || ctx.Err() == nil) {
-			fail.err = err
+		var addrs []netip.AddrPort
+		if n.transport != TransportTLS {
+			var err error
+			addrs, err = names.addrs(ctx, wait)
+			// Of a resolution that was cut short, only that it was is known.
+			if err != nil && (fail.err == nil || ctx.Err() == nil) {
+				fail.err = err
+			}
+			for _, addr := range addrs {
+				fail.note(addr)
+			}
 		}
-		targets := n.targets(addrs, round)
-		for _, addr := range addrs {
-			fail.note(addr)
+		// UDP has the first word, unless it cannot be said.
+		if n.stream == nil && n.streamsTo(edge) && (round > 0 || len(addrs) == 0) {
+			dial.begin(ctx)
 		}
-		done, nudged, err := n.try(ctx, edge.Key, targets, wait, before)
-		if err != nil || done {
+		news, err := n.try(ctx, edge.Key, n.targets(addrs, round), wait, before, dial.result)
+		switch {
+		case err != nil:
 			return err
-		}
-		if nudged {
+		case news.done:
+			return n.settle(edge.Key)
+		case news.nudged:
 			// Another network: what was tried so far counts for nothing.
 			if err := n.dev.Rebind(); err != nil {
 				return err
 			}
 			round = -1
+		case news.dialled != nil:
+			dial.busy = false
+			if fail.stream = news.dialled.err; fail.stream != nil {
+				continue
+			}
+			if err := n.useStream(*news.dialled); err != nil {
+				return err
+			}
+			round = 1 // the next one is for all
 		}
 	}
 	return fail
 }
 
-// targets are the addresses to try in a round: all, or, in every other round,
-// one alone. An edge answers the copy of a handshake that comes first; if its
-// answer cannot come back that way, the other ways would never be used.
-func (n *node) targets(addrs []netip.AddrPort, round int) []netip.AddrPort {
-	if round%2 == 0 || len(addrs) < 2 {
-		return addrs
-	}
-	i := round / 2 % len(addrs)
-	return addrs[i : i+1]
-}
-
-// try asks for a handshake at all of addrs and waits for one that is newer than
-// before. nudged tells that the wait was cut short because the network changed.
-func (n *node) try(ctx context.Context, key keys.Public, addrs []netip.AddrPort, wait time.Duration, before time.Time) (done, nudged bool, err error) {
-	end := time.NewTimer(wait)
-	defer end.Stop()
-	if len(addrs) > 0 {
-		if err := n.call(key, addrs); err != nil {
-			return false, false, err
-		}
-	}
-	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		last, err := n.handshake(key)
+// settle makes the way that the answer came the one that is used.
+func (n *node) settle(key keys.Public) error {
+	switch ep := n.paths.Answer().(type) {
+	case *wg.StreamEndpoint:
+		n.paths.Pin(ep)
+	case *wg.Endpoint:
+		// Not the endpoint itself, which insists on the local address that the
+		// answer came to: the system chooses, and may choose otherwise later.
+		to, err := n.paths.At(ep.AddrPort())
 		if err != nil {
-			return false, false, err
+			return err
 		}
-		if !last.Equal(before) {
-			// Not before: turning it on begins a handshake of its own, and the
-			// edge takes the second of two that come together for a flood.
-			n.keepalive = keepalive
-			return true, false, n.dev.SetPeer(edgePeer(key, netip.AddrPort{}, n.keepalive))
-		}
-		select {
-		case <-time.After(pause):
-		case <-n.nudges:
-			return false, true, nil
-		case <-end.C:
-			return false, false, nil
-		case <-ctx.Done():
-			return false, false, nil
-		}
+		n.paths.Pin(to)
+		n.dropStream()
 	}
+	// Not before: turning it on begins a handshake of its own, and the edge takes
+	// the second of two that come together for a flood.
+	n.keepalive = keepalive
+	return n.dev.SetPeer(edgePeer(key, netip.AddrPort{}, n.keepalive))
 }
 
-// call sends the first message of a handshake to all of addrs.
-func (n *node) call(key keys.Public, addrs []netip.AddrPort) error {
-	var targets []conn.Endpoint
+// targets are what to call in a round: all addresses and the stream, or, in
+// every other round, one alone. An edge answers the copy of a handshake that
+// comes first; if its answer cannot come back that way, the other ways would
+// never be used.
+func (n *node) targets(addrs []netip.AddrPort, round int) []conn.Endpoint {
+	var all []conn.Endpoint
 	for _, addr := range addrs {
 		ep, err := n.paths.At(addr)
 		if err != nil {
 			continue // its zone is gone, with its interface
 		}
-		targets = append(targets, ep)
+		all = append(all, ep)
 	}
-	n.paths.Aim(targets...)
-	if err := n.dev.SetPeer(edgePeer(key, addrs[0], n.keepalive)); err != nil {
-		return err
+	if n.stream != nil {
+		all = append(all, n.stream.Endpoint())
 	}
-	if err := n.dev.Restart(key); err != nil {
-		n.log.Debug("call the edge", "err", err) // there may be no network
+	if round%2 == 0 || len(all) < 2 {
+		return all
 	}
-	return nil
+	i := round / 2 % len(all)
+	return all[i : i+1]
+}
+
+// tried is how a try went; the zero value is that time has passed in vain.
+type tried struct {
+	done    bool
+	nudged  bool     // the network changed
+	dialled *dialled // a dial of a stream has ended
+}
+
+// try calls targets and waits for a handshake that is newer than before.
+func (n *node) try(ctx context.Context, key keys.Public, targets []conn.Endpoint, wait time.Duration, before time.Time, stream <-chan dialled) (tried, error) {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	if len(targets) > 0 {
+		n.paths.Aim(targets...)
+		// The endpoint is one that packets never go to: without an answer there is
+		// no session, and handshakes go to the targets.
+		first := targets[0].(interface{ AddrPort() netip.AddrPort }).AddrPort()
+		if err := n.dev.SetPeer(edgePeer(key, first, n.keepalive)); err != nil {
+			return tried{}, err
+		}
+		if err := n.dev.Restart(key); err != nil {
+			n.log.Debug("call the edge", "err", err) // there may be no network
+		}
+	}
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		last, err := n.handshake(key)
+		if err != nil {
+			return tried{}, err
+		}
+		if !last.Equal(before) {
+			return tried{done: true}, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-n.nudges:
+			return tried{nudged: true}, nil
+		case d := <-stream:
+			return tried{dialled: &d}, nil
+		case <-end.C:
+			return tried{}, nil
+		case <-ctx.Done():
+			return tried{}, nil
+		}
+	}
 }
 
 // edgePeer is an edge as the only peer of a device.

@@ -15,6 +15,8 @@ type Agent struct {
 	File      string   // the file that was read, or would have been if it were there
 	More      []string // the files over it, in order
 	State     string   // the state directory
+	Transport string // auto, udp or tls
+	Proxy     string // for tls: a URL, "off", or "" for what the environment says
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	Tunnels   []Tunnel // in the order of the file
@@ -25,6 +27,8 @@ const tunnelsKey = "tunnels"
 func agentSettings() []setting {
 	return []setting{
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},
+		{"transport", "auto", "`WAY` to the edge: udp, tls (WireGuard inside of HTTPS, for networks without UDP), auto for whichever works"},
+		{"proxy", "", "`URL` of a proxy for transport tls: http://[USER:PASSWORD@]HOST:PORT, https:// or socks5://; off for none (default: as HTTPS_PROXY says)"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}
@@ -58,6 +62,8 @@ func (m *merged) agent() (Agent, error) {
 		File:      m.name,
 		More:      m.more,
 		State:     take(m, "state", parseText),
+		Transport: take(m, "transport", parseTransport),
+		Proxy:     take(m, "proxy", parseProxy),
 		LogLevel:  take(m, "log_level", parseLogLevel),
 		LogFormat: take(m, "log_format", parseLogFormat),
 	}

@@ -59,6 +59,8 @@ func processes() map[string]process {
 			load:     func(f *pflag.FlagSet) (any, error) { return LoadAgent(f) },
 			get: map[string]func(any) string{
 				"state":      agent(func(a Agent) string { return a.State }),
+				"transport":  agent(func(a Agent) string { return a.Transport }),
+				"proxy":      agent(func(a Agent) string { return a.Proxy }),
 				"log_level":  agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
 				"log_format": agent(func(a Agent) string { return string(a.LogFormat) }),
 			},
@@ -110,6 +112,10 @@ func three(key string) (file, variable, flag string) {
 		return "file@example.com", "variable@example.com", "flag@example.com"
 	case "acme_ca":
 		return "https://file.example.com/dir", "https://variable.example.com/dir", "https://flag.example.com/dir"
+	case "transport":
+		return "udp", "tls", "udp"
+	case "proxy":
+		return "http://file.example.com:3128", "socks5://me:secret@variable.example.com", "off"
 	case "log_level":
 		return "debug", "error", "warn"
 	case "log_format":
@@ -154,7 +160,7 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	isolate(t)
 	want := map[string]map[string]string{
-		"agent": {"log_level": "warn", "log_format": "text"},
+		"agent": {"transport": "auto", "proxy": "", "log_level": "warn", "log_format": "text"},
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",

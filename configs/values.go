@@ -56,6 +56,22 @@ func parseLogFormat(s string) (LogFormat, error) {
 	return oneOf(s, LogText, LogJSON)
 }
 
+func parseTransport(s string) (string, error) { return oneOf(s, "auto", "udp", "tls") }
+
+// parseProxy repeats nothing of what it was given: that may hold a password.
+func parseProxy(s string) (string, error) {
+	if s == "" || s == "off" {
+		return s, nil
+	}
+	if u, err := url.Parse(s); err == nil && u.Hostname() != "" {
+		switch u.Scheme {
+		case "http", "https", "socks5", "socks5h":
+			return s, nil
+		}
+	}
+	return "", errors.New("not a proxy's URL; allowed: http://, https:// or socks5:// with [USER:PASSWORD@]HOST[:PORT], or off")
+}
+
 func oneOf[T ~string](s string, allowed ...T) (T, error) {
 	words := make([]string, len(allowed))
 	for i, a := range allowed {

@@ -99,9 +99,13 @@ func planInvite(snap *snapshot, key keys.Private, opts InviteOptions, now time.T
 	}
 	expires := now.Add(cmp.Or(opts.TTL, defaultTTL)).Truncate(time.Second)
 	endpoint := snap.serving.Value.Endpoint
+	edge, err := selfEdge(self.Value.Key, snap.serving.Value)
+	if err != nil {
+		return InviteResult{}, nil, err
+	}
 	token, err := keys.Invite{
 		Key: key, Node: uint32(id), Expires: expires, Overlay: snap.settings.Value.Overlay.Prefix(),
-		Edges: []keys.Edge{selfEdge(self.Value.Key, endpoint)},
+		Edges: []keys.Edge{edge},
 	}.Encode()
 	if err != nil {
 		return InviteResult{}, nil, err

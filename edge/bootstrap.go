@@ -107,8 +107,9 @@ func saveServing(ctx context.Context, s store.Store, sv serving) error {
 }
 
 // selfEdge is this edge as invites and enrolled agents get it.
-func selfEdge(key keys.Public, endpoint string) keys.Edge {
-	return keys.Edge{Key: key, Node: uint32(edgeNode), Endpoints: []keys.Endpoint{{Kind: keys.EndpointUDP, Addr: endpoint}}}
+func selfEdge(key keys.Public, sv serving) (keys.Edge, error) {
+	endpoints, err := sv.endpoints()
+	return keys.Edge{Key: key, Node: uint32(edgeNode), Endpoints: endpoints}, err
 }
 
 // CA is the root certificate of the edge's internal authority, PEM. It is

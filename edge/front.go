@@ -29,6 +29,7 @@ type frontConfig struct {
 
 	ListenTCP netip.Addr     // address for public TCP ports; zero: all addresses
 	Certs     *certs.Manager // nil, or of mode Off: TLS is off
+	Streams   *streamHost    // takes agents' connections on HTTPS; nil: there are none
 
 	// PublicHTTPSPort is the port that visitors know HTTPS by, for redirects.
 	// Zero: 443.

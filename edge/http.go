@@ -34,6 +34,9 @@ func (f *front) servers() []*server {
 		g := newGreeter(f, f.steady(f.cfg.HTTPS))
 		s := f.server("https", g, http.HandlerFunc(f.serveSite))
 		s.run = g.run
+		if f.cfg.Streams != nil {
+			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
+		}
 		s.http.TLSConfig = g.config
 		s.http.Protocols.SetHTTP2(true)
 		all = append(all, s)

@@ -50,6 +50,9 @@ type greeter struct {
 func newGreeter(f *front, l net.Listener) *greeter {
 	config := f.certs.TLSConfig().Clone()
 	config.GetCertificate = f.shown.remember(config.GetCertificate, f.keepsLeaf)
+	if f.cfg.Streams != nil {
+		config.GetCertificate = f.cfg.Streams.orSelfSigned(config.GetCertificate, f.cfg.Streams.isHost)
+	}
 	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn),
 		room: newWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
@@ -137,6 +140,14 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 		}
 		return nil // it is carried, or closed
 	}
+	if streams := g.front.cfg.Streams; streams != nil && isStream(hello) {
+		conn.SetDeadline(time.Now().Add(g.front.limits.header))
+		err := streams.tls(&replayed{Conn: conn, first: hello.Bytes}, g.front.certs.TLSConfig().GetCertificate)
+		if err != nil {
+			turnAway(err, nil)
+		}
+		return nil // it is no visitor
+	}
 	if !g.front.serves(hello) {
 		turnAway("no such host", unrecognizedName, "sni", hello.ServerName)
 		return nil
@@ -172,7 +183,7 @@ func (f *front) serves(h *hello) bool {
 	if err != nil {
 		return false
 	}
-	return f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
+	return f.routes.Load().hosts[host] != nil || f.certs.Covers(host) || f.cfg.Streams != nil && f.cfg.Streams.isHost(host)
 }
 
 // keepsLeaf bounds what f.shown holds: hosts with a tunnel, and the domain. A

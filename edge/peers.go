@@ -27,7 +27,7 @@ func planObserved(snap *snapshot, peers []wg.PeerStatus) ([]store.Op, error) {
 		}
 		node := item.Value
 		node.Joined = true
-		if p.Endpoint.IsValid() {
+		if p.Endpoint.IsValid() && !p.Stream { // nobody can be called at the other end of a stream
 			node.Endpoint = p.Endpoint
 		}
 		if node == item.Value {

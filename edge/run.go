@@ -38,6 +38,7 @@ type running struct {
 	store     *store.Bolt
 	stack     *netstack.Stack
 	dev       *wg.Device
+	streams   *streamHost
 	certs     *certs.Manager // nil with TLS off
 	front     *front
 	sessions  *sessions
@@ -174,7 +175,10 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	if !addr.Addr().IsValid() {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
 	}
-	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: wg.UDP(addr), Logger: r.log, Sent: r.stack.Sent})
+	r.streams = newStreamHost(r.log)
+	r.opened(r.streams.close)
+	bind := wg.Join(r.streams.streams, wg.UDP(addr))
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: bind, Logger: r.log, Sent: r.stack.Sent})
 	if err != nil {
 		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
 	}
@@ -192,14 +196,18 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	if warning != "" {
 		r.warn(warning)
 	}
-	r.self = selfEdge(key.Public(), endpoint)
 	r.ready.HTTPS, r.ready.HTTP = listenerAddr(r.cfg.HTTPS), listenerAddr(r.cfg.HTTP)
 	r.side = publicSide{domain: settings.Domain, scheme: "https", port: publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTPS)}
 	if r.cfg.TLS == certs.Off {
 		r.side.scheme, r.side.port = "http", publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTP)
 	}
 	r.ready.Domain, r.ready.Endpoint, r.ready.PublicHTTPSPort = settings.Domain, endpoint, r.side.port
-	if err := saveServing(ctx, r.store, serving{Endpoint: endpoint, Scheme: r.side.scheme, Port: r.side.port}); err != nil {
+	sv := serving{Endpoint: endpoint, Scheme: r.side.scheme, Port: r.side.port}
+	if r.self, err = selfEdge(key.Public(), sv); err != nil {
+		return err
+	}
+	r.streams.setHost(hostOnly(endpoint))
+	if err := saveServing(ctx, r.store, sv); err != nil {
 		return err
 	}
 	r.sessions, r.applied = newSessions(), newApplied()
@@ -213,7 +221,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	}
 	r.front = newFront(frontConfig{
 		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP,
-		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
+		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, Streams: r.streams, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
 	})
 	r.reconcile = newReconciler(reconcilerConfig{
 		store: r.store, overlay: r.overlay, side: r.side, peers: r.dev, front: r.front, stack: r.stack,

@@ -27,6 +27,8 @@ type Paths struct {
 	udp     []*UDPBind // at least one
 	streams *Streams   // may be nil
 	targets atomic.Pointer[[]conn.Endpoint]
+	pinned  atomic.Pointer[conn.Endpoint]
+	answer  atomic.Pointer[conn.Endpoint]
 }
 
 var _ conn.Bind = (*Paths)(nil)
@@ -50,6 +52,54 @@ func (p *Paths) Aim(targets ...conn.Endpoint) {
 		return
 	}
 	p.targets.Store(&targets)
+}
+
+// Pin has all packets sent to ep from now on, and count as coming from it,
+// whichever way they come; nil ends that. It is for the side that decides which way is used: when
+// that changes, packets that are late on the old way would take WireGuard back
+// to it, and the peer with it.
+func (p *Paths) Pin(ep conn.Endpoint) {
+	if ep == nil {
+		p.pinned.Store(nil)
+		return
+	}
+	p.pinned.Store(&ep)
+}
+
+// Pinned is what Pin was told.
+func (p *Paths) Pinned() conn.Endpoint {
+	if ep := p.pinned.Load(); ep != nil {
+		return *ep
+	}
+	return nil
+}
+
+// Answer is where the last answer to a handshake came from; nil: there was none.
+// It may have been a stranger's that WireGuard did not believe.
+func (p *Paths) Answer() conn.Endpoint {
+	if ep := p.answer.Load(); ep != nil {
+		return *ep
+	}
+	return nil
+}
+
+// pinning makes a receive function that heeds Pin, and notes answers.
+func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
+	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+		n, err := receive(bufs, sizes, eps)
+		for i := range n {
+			if sizes[i] == device.MessageResponseSize && binary.LittleEndian.Uint32(bufs[i]) == device.MessageResponseType {
+				ep := eps[i]
+				p.answer.Store(&ep)
+			}
+		}
+		if pin := p.pinned.Load(); pin != nil {
+			for i := range n {
+				eps[i] = *pin
+			}
+		}
+		return n, err
+	}
 }
 
 // At is the endpoint that stands for a UDP address.
@@ -81,6 +131,9 @@ func (p *Paths) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if p.streams != nil {
 		fns = append(fns, p.streams.open())
 	}
+	for i, fn := range fns {
+		fns[i] = p.pinning(fn)
+	}
 	return fns, first, nil
 }
 
@@ -101,9 +154,15 @@ func (p *Paths) Send(bufs [][]byte, ep conn.Endpoint) error {
 	if targets := p.targets.Load(); targets != nil && len(bufs) == 1 && isInitiation(bufs[0]) {
 		return p.sendAll(bufs, *targets)
 	}
+	if pin := p.pinned.Load(); pin != nil {
+		ep = *pin
+	}
 	switch ep := ep.(type) {
 	case *StreamEndpoint:
-		return ep.send(bufs)
+		if err := ep.send(bufs); !errors.Is(err, errStreamClosed) {
+			return err
+		}
+		return nil // lost like a datagram to nobody: the peer will come another way
 	case *Endpoint:
 		return p.sendUDP(bufs, ep)
 	}

@@ -55,12 +55,12 @@ func joined(t testing.TB, a, b *Streams, oa, ob StreamOptions) (endA, endB *Stre
 
 func running(t testing.TB, s *Streams, c net.Conn, o StreamOptions) (*Stream, <-chan error) {
 	t.Helper()
-	st, err := s.Attach(c, c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	st, err := s.Attach(c, c.RemoteAddr().(*net.TCPAddr).AddrPort(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	over := make(chan error, 1)
-	go func() { over <- st.Run(context.Background(), o) }()
+	go func() { over <- st.Run(context.Background()) }()
 	t.Cleanup(func() { st.Close() })
 	return st, over
 }
@@ -247,12 +247,12 @@ func TestStreamsAndStrangers(t *testing.T) {
 			pathsNode(t, 2, streams, UDP(loopback4))
 			here, there := net.Pipe()
 			defer here.Close()
-			st, err := streams.Attach(there, loopback4)
+			st, err := streams.Attach(there, loopback4, StreamOptions{Probation: 300 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
 			over := make(chan error, 1)
-			go func() { over <- st.Run(context.Background(), StreamOptions{Probation: 300 * time.Millisecond}) }()
+			go func() { over <- st.Run(context.Background()) }()
 			got := make(chan []byte, 1)
 			go func() {
 				p, _ := io.ReadAll(here)
@@ -269,6 +269,34 @@ func TestStreamsAndStrangers(t *testing.T) {
 	}
 }
 
+// A pinned endpoint stays the peer's, whichever way the peer's packets come.
+func TestPin(t *testing.T) {
+	streamsA, streamsB := newTestStreams(t), newTestStreams(t)
+	a, pathsA := pathsNode(t, 1, streamsA, UDP(loopback4))
+	b, pathsB := pathsNode(t, 2, streamsB, UDP(loopback4))
+	introduce(t, a, b, b.bind.LocalAddr())
+	exchange(t, a, b, 50)
+	udp, err := pathsA.At(b.bind.LocalAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pathsA.Pin(udp)
+	// b sends over a stream from now on, whatever it hears.
+	_, st, _, _ := joined(t, streamsA, streamsB, StreamOptions{}, StreamOptions{})
+	pathsB.Pin(st.Endpoint())
+	deliver(t, a, b, 1, 100)
+	for seq := range uint32(10) {
+		deliver(t, b, a, seq, 1000)
+		deliver(t, a, b, seq, 1000)
+	}
+	if !peerOf(t, b, a).Stream {
+		t.Error("b does not use the stream")
+	}
+	if got := peerOf(t, a, b); got.Stream || got.Endpoint != b.bind.LocalAddr() {
+		t.Errorf("a has followed to %+v", got)
+	}
+}
+
 // An agent that we know passes the probation.
 func TestProbationEndsWithTheHandshake(t *testing.T) {
 	streamsA, streamsB := newTestStreams(t), newTestStreams(t)
@@ -276,9 +304,11 @@ func TestProbationEndsWithTheHandshake(t *testing.T) {
 	b, _ := pathsNode(t, 2, streamsB, UDP(loopback4))
 	introduce(t, a, b, netip.MustParseAddrPort("127.0.0.1:9"))
 	probation := time.Second
-	st, _, over, _ := joined(t, streamsA, streamsB, StreamOptions{}, StreamOptions{Probation: probation})
+	passed := make(chan struct{})
+	st, _, over, _ := joined(t, streamsA, streamsB, StreamOptions{}, StreamOptions{Probation: probation, Answered: func() { close(passed) }})
 	paths.Aim(st.Endpoint())
 	deliver(t, a, b, 1, 100)
+	<-passed
 	select {
 	case err := <-over:
 		t.Fatalf("it ended: %v", err)
@@ -316,12 +346,12 @@ func TestStuckStreamDropsPackets(t *testing.T) {
 
 func runningPipe(t testing.TB, s *Streams, c net.Conn) (*Stream, <-chan error) {
 	t.Helper()
-	st, err := s.Attach(c, loopback4)
+	st, err := s.Attach(c, loopback4, StreamOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	over := make(chan error, 1)
-	go func() { over <- st.Run(context.Background(), StreamOptions{}) }()
+	go func() { over <- st.Run(context.Background()) }()
 	return st, over
 }
 
@@ -349,13 +379,13 @@ func FuzzStream(f *testing.F) {
 		s := NewStreams()
 		defer s.Close()
 		receive := s.open()
-		st, err := s.Attach(&cutConn{data: data, step: int(step)*37 + 1}, loopback4)
+		st, err := s.Attach(&cutConn{data: data, step: int(step)*37 + 1}, loopback4, StreamOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		over := make(chan error, 1)
 		go func() {
-			err := st.Run(context.Background(), StreamOptions{})
+			err := st.Run(context.Background())
 			for len(s.in) > 0 { // what it left is received first
 				runtime.Gosched()
 			}

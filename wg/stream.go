@@ -38,6 +38,7 @@ type Stream struct {
 	set  *Streams
 	conn net.Conn
 	ep   *StreamEndpoint
+	o    StreamOptions
 
 	answered atomic.Bool   // a peer that we know is at the other end
 	dropped  atomic.Uint64 // packets for which there was no room
@@ -71,7 +72,7 @@ func (st *Stream) Close() error {
 
 // Run carries packets until the connection or ctx ends, and closes it. The
 // error says why: io.EOF when the other end did.
-func (st *Stream) Run(ctx context.Context, o StreamOptions) error {
+func (st *Stream) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { st.Close() })
 	defer stop()
 	var writer sync.WaitGroup
@@ -82,8 +83,8 @@ func (st *Stream) Run(ctx context.Context, o StreamOptions) error {
 		}
 	})
 	var expired atomic.Bool
-	if o.Probation > 0 {
-		timer := time.AfterFunc(o.Probation, func() {
+	if st.o.Probation > 0 {
+		timer := time.AfterFunc(st.o.Probation, func() {
 			if !st.answered.Load() {
 				expired.Store(true)
 				st.Close()
@@ -91,7 +92,7 @@ func (st *Stream) Run(ctx context.Context, o StreamOptions) error {
 		})
 		defer timer.Stop()
 	}
-	err := st.read(o)
+	err := st.read()
 	st.Close()
 	st.set.forget(st)
 	writer.Wait()
@@ -110,18 +111,18 @@ func (st *Stream) Run(ctx context.Context, o StreamOptions) error {
 }
 
 // read hands packets on until the connection breaks.
-func (st *Stream) read(o StreamOptions) error {
+func (st *Stream) read() error {
 	c := st.set.chunk()
 	defer func() { st.set.release(c) }()
 	for n := 0; ; {
-		if o.Idle > 0 {
-			if err := st.conn.SetReadDeadline(time.Now().Add(o.Idle)); err != nil {
+		if st.o.Idle > 0 {
+			if err := st.conn.SetReadDeadline(time.Now().Add(st.o.Idle)); err != nil {
 				return err
 			}
 		}
 		m, err := st.conn.Read(c.buf[n:])
 		n += m
-		end, need, ferr := st.wholeFrames(c.buf[:n], o)
+		end, need, ferr := st.wholeFrames(c.buf[:n])
 		if ferr != nil {
 			return ferr
 		}
@@ -159,7 +160,7 @@ func (st *Stream) read(o StreamOptions) error {
 
 // wholeFrames is how far the whole frames in p reach, and how many bytes the
 // frame after them will have in all, 0 when that is not yet known.
-func (st *Stream) wholeFrames(p []byte, o StreamOptions) (end, need int, err error) {
+func (st *Stream) wholeFrames(p []byte) (end, need int, err error) {
 	for rest := p; ; {
 		packet, next, size := nextFrame(rest)
 		if packet == nil {
@@ -168,7 +169,7 @@ func (st *Stream) wholeFrames(p []byte, o StreamOptions) (end, need int, err err
 		if !isPacket(packet) {
 			return 0, 0, ErrNotWireGuard
 		}
-		if o.Probation > 0 && !isInitiation(packet) && !st.answered.Load() {
+		if st.o.Probation > 0 && !isInitiation(packet) && !st.answered.Load() {
 			return 0, 0, ErrNoHandshake
 		}
 		end += frameHeader + len(packet)
@@ -210,8 +211,8 @@ func isPacket(p []byte) bool {
 
 // send queues packets, all in one run.
 func (st *Stream) send(bufs [][]byte) error {
-	if !st.answered.Load() && answers(bufs[0]) {
-		st.answered.Store(true)
+	if !st.answered.Load() && answers(bufs[0]) && st.answered.CompareAndSwap(false, true) && st.o.Answered != nil {
+		st.o.Answered()
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -19,6 +19,14 @@ const (
 	chunkSize = 32 << 10
 )
 
+const (
+	// StreamProtocol is what a TLS connection that is a stream asks for by ALPN,
+	// and a WebSocket by subprotocol.
+	StreamProtocol = "wgexpose-wg"
+	// StreamPath is where WebSockets that are streams are asked for.
+	StreamPath = "/.well-known/wgexpose/stream"
+)
+
 // Streams are byte streams, such as TLS connections, that carry WireGuard
 // packets where UDP does not pass. They are one way of [Paths].
 //
@@ -61,8 +69,8 @@ func (s *Streams) release(c *chunk) {
 
 // Attach makes a stream of a connection, whose other end is called from, and
 // owns it from then on: Run must follow. It fails when the set is closed.
-func (s *Streams) Attach(c net.Conn, from netip.AddrPort) (*Stream, error) {
-	st := &Stream{set: s, conn: c, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func (s *Streams) Attach(c net.Conn, from netip.AddrPort, o StreamOptions) (*Stream, error) {
+	st := &Stream{set: s, conn: c, o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	st.ep = &StreamEndpoint{stream: st, addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,6 +149,9 @@ type StreamOptions struct {
 	// nothing but first messages of handshakes is taken from the stream, and
 	// after this time it is closed. 0: none.
 	Probation time.Duration
+	// Answered, if not nil, is called once, when the probation is passed. It
+	// must not block.
+	Answered func()
 	// Idle closes a stream from which nothing came for so long. 0: never.
 	Idle time.Duration
 }

@@ -46,6 +46,7 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		Dir:     dir,
 		Tunnels: specs,
 		Keep:    keep,
+		Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy},
 		Version: buildVersion(),
 		Events: func(e agent.Event) {
 			printer.print(e)

@@ -19,20 +19,29 @@ type Agent struct {
 	t    testing.TB
 	edge *Edge
 	Dir  *statedir.Dir
+	// Reach is for its runs. AddAgent makes it UDP alone, so that an agent whose
+	// packets are lost stays lost.
+	Reach agent.Reach
 	agent.Joined
 }
 
 // AddAgent invites an agent, and joins it.
 func (e *Edge) AddAgent(name string) *Agent {
 	e.t.Helper()
+	return e.AddAgentBy(name, agent.Reach{Transport: agent.TransportUDP})
+}
+
+// AddAgentBy is AddAgent for one that reaches the edge in a certain way.
+func (e *Edge) AddAgentBy(name string, how agent.Reach) *Agent {
+	e.t.Helper()
 	dir := openDir(e.t)
 	joined, err := agent.Join(e.t.Context(), dir, e.Invite(edge.InviteOptions{}), agent.JoinOptions{
-		Name: name, Version: "test", Logger: e.Log.With("join", name),
+		Name: name, Version: "test", Reach: how, Logger: e.Log.With("join", name),
 	})
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return &Agent{t: e.t, edge: e, Dir: dir, Joined: joined}
+	return &Agent{t: e.t, edge: e, Dir: dir, Reach: how, Joined: joined}
 }
 
 // Key is the agent's private key.
@@ -77,7 +86,7 @@ func (a *Agent) Publish(tunnels ...agent.Tunnel) *Run {
 	r := &Run{t: a.t, agent: a, changed: make(chan struct{})}
 	r.process = start(func(ctx context.Context) error {
 		return agent.Run(ctx, agent.Config{
-			Dir: a.Dir, Tunnels: tunnels, Version: "test", Logger: a.edge.Log.With("agent", a.Name), Events: r.heard,
+			Dir: a.Dir, Tunnels: tunnels, Reach: a.Reach, Version: "test", Logger: a.edge.Log.With("agent", a.Name), Events: r.heard,
 		})
 	})
 	a.t.Cleanup(func() { r.process.end(a.t) })

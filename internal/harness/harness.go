@@ -187,6 +187,18 @@ func (e *Edge) Crash() {
 	e.start()
 }
 
+// BlockUDP drops all packets between agents and edge, or lets them pass again,
+// as a firewall does. It needs Options.Relay.
+func (e *Edge) BlockUDP(blocked bool) { e.relay.hold(blocked) }
+
+// UDPFlows is how many addresses have sent UDP to the edge. It needs
+// Options.Relay.
+func (e *Edge) UDPFlows() int {
+	e.relay.mu.Lock()
+	defer e.relay.mu.Unlock()
+	return len(e.relay.flows)
+}
+
 // StartAgain starts an edge that was stopped.
 func (e *Edge) StartAgain() {
 	e.t.Helper()
