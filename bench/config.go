@@ -53,7 +53,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	flags.SetOutput(stderr)
 	flags.BoolVar(&c.quick, "quick", false, "one short round of everything, in about a minute")
 	only := flags.String("only", "", "`CASES` to run, separated by commas: "+strings.Join(caseNames(), ", "))
-	flags.IntVar(&c.rounds, "rounds", 0, "`N` rounds of each comparison (default 5, quick 1)")
+	flags.IntVar(&c.rounds, "rounds", 0, "`N` rounds of each comparison, half as many of echoes (default 5, quick 1)")
 	flags.StringVar(&c.binary, "wgexpose", "", "`FILE` of the program to measure (default: wgexpose beside this program)")
 	flags.StringVar(&c.out, "out", "bench/out", "`DIR` for the results as JSON")
 	flags.StringVar(&c.cc, "cc", "", "TCP congestion control `NAME`, such as cubic, of a network namespace of its own to run in (root; default: as the machine is)")
