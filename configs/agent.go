@@ -15,8 +15,8 @@ type Agent struct {
 	File      string   // the file that was read, or would have been if it were there
 	More      []string // the files over it, in order
 	State     string   // the state directory
-	Transport string // auto, udp or tls
-	Proxy     string // for tls: a URL, "off", or "" for what the environment says
+	Transport string   // auto, udp or tls
+	Proxy     string   // for tls: a URL, "off", or "" for what the environment says
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	Tunnels   []Tunnel // in the order of the file
@@ -37,8 +37,8 @@ func agentSettings() []setting {
 // AgentFile is the file that is read when none is named; it need not be there.
 func AgentFile() (string, error) { return userFile("wgexpose.yml") }
 
-// AgentFlags adds the flags that LoadAgent reads: --config, --state,
-// --log-level and --log-format.
+// AgentFlags adds the flags that LoadAgent reads: --config, --state, --transport,
+// --proxy, --log-level and --log-format.
 func AgentFlags(flags *pflag.FlagSet) {
 	addFlags(flags, agentSettings(), shown(AgentFile))
 }

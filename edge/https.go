@@ -131,6 +131,14 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 		turnAway(err, bad.Answer)
 		return nil
 	}
+	if streams := g.front.cfg.Streams; streams != nil && isStream(hello) {
+		conn.SetDeadline(time.Now().Add(g.front.limits.header))
+		err := streams.tls(&replayed{Conn: conn, first: hello.Bytes}, g.front.certs.TLSConfig().GetCertificate)
+		if err != nil {
+			turnAway(err, nil)
+		}
+		return nil // it is no visitor
+	}
 	if rt := g.front.streamFor(hello); rt != nil {
 		stream, err := g.openStream(conn, hello, rt)
 		if err != nil {
@@ -139,14 +147,6 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 			g.front.carryApart(stream, rt)
 		}
 		return nil // it is carried, or closed
-	}
-	if streams := g.front.cfg.Streams; streams != nil && isStream(hello) {
-		conn.SetDeadline(time.Now().Add(g.front.limits.header))
-		err := streams.tls(&replayed{Conn: conn, first: hello.Bytes}, g.front.certs.TLSConfig().GetCertificate)
-		if err != nil {
-			turnAway(err, nil)
-		}
-		return nil // it is no visitor
 	}
 	if !g.front.serves(hello) {
 		turnAway("no such host", unrecognizedName, "sni", hello.ServerName)

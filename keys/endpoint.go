@@ -23,7 +23,7 @@ type EndpointKind string
 // know: a newer edge may have more.
 const (
 	EndpointUDP   EndpointKind = "udp"   // WireGuard itself
-	EndpointHTTPS EndpointKind = "https" // WireGuard packets inside of TLS; reserved
+	EndpointHTTPS EndpointKind = "https" // WireGuard packets inside of TLS
 )
 
 // An Endpoint is one address of an edge.
