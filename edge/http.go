@@ -128,10 +128,15 @@ func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
 }
 
 // ambiguous reports whether r, which came over HTTP/2, could be read in two ways:
-// net/http takes the first of several lengths, and blanks in a path. HTTP/1.1 is
-// a strictConn's matter.
+// net/http takes the first of several lengths, anything else than a length for 0,
+// and blanks in a path. HTTP/1.1 is a strictConn's matter.
 func ambiguous(r *http.Request) bool {
-	return len(r.Header["Content-Length"]) > 1 || strings.Contains(r.RequestURI, " ")
+	if r.ProtoMajor < 2 {
+		return false
+	}
+	lengths := r.Header["Content-Length"]
+	return len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) ||
+		strings.Contains(r.RequestURI, " ")
 }
 
 // sameConnection reports whether a connection opened for sni may carry a request

@@ -75,6 +75,11 @@ func TestStatusWhenThereIsNoWay(t *testing.T) {
 			change: func(r *rig) { r.live.SetAway() },
 			status: 503, code: "agent_away", detail: "not connected",
 		},
+		"busy": {
+			dial:   hangDial,
+			change: func(r *rig) { r.limits.dials = 0 },
+			status: 503, code: "upstream_busy", detail: "Too many",
+		},
 		"overlay": {
 			dial:   func(context.Context) (net.Conn, error) { return nil, errors.New("no route") },
 			status: 502, code: "overlay_broken", detail: "edge's log",

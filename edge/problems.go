@@ -30,6 +30,13 @@ var (
 		Title:  "The service does not answer",
 		Detail: "The machine behind this address is connected, but the service on it did not accept a connection in time. If it is yours, check that it is running and not overloaded; else try again later.",
 	}
+	upstreamBusy = &proxy.Problem{
+		Status:     http.StatusServiceUnavailable,
+		Code:       "upstream_busy",
+		Title:      "The service is overloaded",
+		Detail:     "Too many connections wait for the service behind this address to accept them. If it is yours, check that it still answers; else try again later.",
+		RetryAfter: 10 * time.Second,
+	}
 	overlayBroken = &proxy.Problem{
 		Status: http.StatusBadGateway,
 		Code:   "overlay_broken",

@@ -98,9 +98,9 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		log:    f.log.With("tunnel", e.Name, "agent", e.Agent),
 		spec:   e.Spec,
 		agent:  e.Agent,
+		dials:  make(chan struct{}, f.limits.dials),
 	}
 	if e.Kind != tunnel.HTTP {
-		s.dials = make(chan struct{}, f.limits.dials)
 		return s
 	}
 	s.proxy = proxy.New(proxy.Config{
@@ -139,6 +139,14 @@ func (s *service) reachable() *proxy.Problem {
 // edge's own. The error wraps a *proxy.Problem unless the caller's ctx ended it.
 func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
 	start := time.Now()
+	select {
+	case s.dials <- struct{}{}:
+		defer func() { <-s.dials }()
+	default:
+		// net/http goes on dialling for a request that is over (the next one may take
+		// the connection), so the visitors' requests are no bound by themselves.
+		return nil, upstreamBusy
+	}
 	dialCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dialCtx, stop := context.WithTimeoutCause(dialCtx, s.wait, upstreamTimeout)

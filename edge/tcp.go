@@ -14,10 +14,6 @@ import (
 // errPortsEnded says that a port was asked for after the end.
 var errPortsEnded = errors.New("the edge is shutting down")
 
-// errDialsFull is why a visitor was turned away from a tunnel that takes too
-// long to take those before.
-var errDialsFull = errors.New("too many connections wait for the upstream")
-
 // tcpPort is one public TCP port. Which tunnel it serves is looked up for each
 // visitor.
 type tcpPort struct {
@@ -145,12 +141,6 @@ func (f *front) carry(conn net.Conn, rt *route) {
 func (f *front) dialFor(ctx context.Context, s *service, visitor net.Conn) (net.Conn, error) {
 	if problem := s.reachable(); problem != nil {
 		return nil, problem
-	}
-	select {
-	case s.dials <- struct{}{}:
-		defer func() { <-s.dials }()
-	default:
-		return nil, errDialsFull
 	}
 	from := addrPort(visitor.RemoteAddr())
 	return s.dial(ctx, netip.AddrPortFrom(f.cfg.Overlay.VisitorAddr(f.cfg.Edge, from.Addr()), from.Port()))
