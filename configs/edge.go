@@ -23,6 +23,7 @@ type Edge struct {
 	Domain          string   // host names of tunnels lie under it; empty: as at the last start
 	Endpoint        string   // HOST or HOST:PORT that invites carry; empty: found out
 	ListenWG        Listen   // WireGuard, UDP; never off
+	MoreWG          []Listen // further addresses for it
 	ListenHTTPS     Listen
 	ListenHTTP      Listen
 	TLS             certs.Mode
@@ -40,7 +41,7 @@ func edgeSettings() []setting {
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.EdgeDefault) + ")"},
 		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start)"},
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
-		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard"},
+		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard, or several with commas between; invites carry all, and agents use one that works"},
 		{"listen_https", ":443", "`ADDRESS` for HTTPS, or off"},
 		{"listen_http", ":80", "`ADDRESS` for plain HTTP, which redirects to HTTPS, or off"},
 		{"tls", "acme", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP)"},
@@ -101,7 +102,6 @@ func (m *merged) edge() (Edge, error) {
 		State:           take(m, "state", parseText),
 		Domain:          take(m, "domain", parseOptionalDomain),
 		Endpoint:        take(m, "endpoint", parseEndpoint),
-		ListenWG:        take(m, "listen_wg", parseListen),
 		ListenHTTPS:     take(m, "listen_https", parseListenOrOff),
 		ListenHTTP:      take(m, "listen_http", parseListenOrOff),
 		TLS:             take(m, "tls", parseTLS),
@@ -112,6 +112,9 @@ func (m *merged) edge() (Edge, error) {
 		ACMECA:          take(m, "acme_ca", parseCA),
 		LogLevel:        take(m, "log_level", parseLogLevel),
 		LogFormat:       take(m, "log_format", parseLogFormat),
+	}
+	if wg := take(m, "listen_wg", parseListens); len(wg) > 0 {
+		cfg.ListenWG, cfg.MoreWG = wg[0], wg[1:]
 	}
 	if err := m.err(); err != nil {
 		return cfg, err

@@ -124,6 +124,26 @@ func three(key string) (file, variable, flag string) {
 	return "", "", ""
 }
 
+func TestSeveralListenWG(t *testing.T) {
+	isolate(t)
+	cfg, err := LoadEdge(flagSet(t, EdgeFlags, "--domain", "example.com", "--listen-wg", ":51820, 192.0.2.1:443,[::1]:53"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{cfg.ListenWG.String()}
+	for _, l := range cfg.MoreWG {
+		got = append(got, l.String())
+	}
+	if want := ":51820 192.0.2.1:443 [::1]:53"; strings.Join(got, " ") != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, bad := range []string{":1,", ":1,:1", ":1,off", ""} {
+		if _, err := LoadEdge(flagSet(t, EdgeFlags, "--domain", "example.com", "--listen-wg", bad)); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
 func TestPrecedenceOfEveryKey(t *testing.T) {
 	for name, p := range processes() {
 		for _, s := range p.settings {

@@ -8,6 +8,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,6 +82,22 @@ func oneOf[T ~string](s string, allowed ...T) (T, error) {
 		words[i] = string(a)
 	}
 	return "", fmt.Errorf("%s is not allowed; allowed: %s", quote(s), strings.Join(words, ", "))
+}
+
+// parseListens takes one or more addresses with commas between.
+func parseListens(s string) ([]Listen, error) {
+	var all []Listen
+	for part := range strings.SplitSeq(s, ",") {
+		l, err := parseListen(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(all, l) && l.Port != 0 {
+			return nil, fmt.Errorf("%s is there twice", quote(l.String()))
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 // parseListen takes ":443", "127.0.0.1:443", "[::1]:443" and "443".

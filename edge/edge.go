@@ -23,6 +23,7 @@ type Config struct {
 	Endpoint string // HOST or HOST:PORT that invites carry; "" = the address of the route to the internet
 
 	WG              netip.AddrPort   // UDP address of WireGuard; the zero value is any address, any port
+	MoreWG          []netip.AddrPort // others, which invites carry as well
 	HTTPS           net.Listener     // closed when Run ends; nil with TLS off
 	HTTP            net.Listener     // redirects; serves the host names with TLS off; may be nil otherwise
 	TLS             certs.Mode       // where certificates come from
@@ -68,6 +69,7 @@ func (t Timing) withDefaults() Timing {
 // become a port; a listener that is not there has the zero address.
 type Ready struct {
 	WG, HTTPS, HTTP netip.AddrPort
+	MoreWG          []netip.AddrPort // in the order of Config.MoreWG
 	Domain          string
 	Endpoint        string   // HOST:PORT as new invites carry it
 	PublicHTTPSPort uint16   // as public addresses have it

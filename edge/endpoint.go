@@ -52,6 +52,34 @@ func splitEndpoint(s string) (host string, port uint16, err error) {
 	return canonical, port, nil
 }
 
+// moreEndpoints are the HOST:PORT that invites carry for further WireGuard
+// sockets: at the configured host, or else at their own addresses. Those are the
+// ports that the sockets are bound to, since only the first can have another one
+// in front of it.
+func moreEndpoints(configured string, bound []netip.AddrPort) ([]string, error) {
+	host, _, err := splitEndpoint(configured)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, addr := range bound {
+		at := addr.Addr().Unmap()
+		// A configured address is that of one network card, or of the NAT in front
+		// of all. A socket that was bound to another public address has its own.
+		own := netip.AddrPortFrom(at.WithZone(""), addr.Port()).String()
+		if _, err := netip.ParseAddr(host); err == nil && !at.IsUnspecified() && endpointWarning(own) == "" {
+			all = append(all, own)
+			continue
+		}
+		endpoint, _, err := publicEndpoint(host, addr)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, endpoint)
+	}
+	return all, nil
+}
+
 // publicEndpoint is the HOST:PORT that invites carry, for a configured one
 // (which New has checked) and the bound address of the WireGuard socket. The
 // warning is empty unless agents may be unable to reach it.

@@ -6,6 +6,23 @@ import (
 	"testing"
 )
 
+func TestMoreEndpoints(t *testing.T) {
+	bound := []netip.AddrPort{netip.MustParseAddrPort("[::]:443"), netip.MustParseAddrPort("198.51.100.7:53"), netip.MustParseAddrPort("10.0.0.5:54")}
+	for _, c := range []struct{ configured, want string }{
+		{"edge.example.com:51999", "edge.example.com:443 edge.example.com:53 edge.example.com:54"},
+		{"203.0.113.5", "203.0.113.5:443 198.51.100.7:53 203.0.113.5:54"},
+	} {
+		got, err := moreEndpoints(c.configured, bound)
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, %v; want %s", c.configured, got, err, c.want)
+		}
+	}
+	got, err := moreEndpoints("", bound)
+	if err != nil || len(got) != 3 || !strings.HasSuffix(got[0], ":443") || got[1] != "198.51.100.7:53" || got[2] != "10.0.0.5:54" {
+		t.Errorf("without a configured one: %q, %v", got, err)
+	}
+}
+
 func TestPublicEndpoint(t *testing.T) {
 	bound := netip.MustParseAddrPort("[::]:51820")
 	for _, c := range []struct {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -171,19 +172,26 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 		return fmt.Errorf("listen for agents in the overlay: %w", err)
 	}
 	r.opened(func() error { return closeOnce(r.control) })
-	addr := r.cfg.WG
-	if !addr.Addr().IsValid() {
-		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
+	var addrs []netip.AddrPort
+	var udp []*wg.UDPBind
+	for _, addr := range append([]netip.AddrPort{r.cfg.WG}, r.cfg.MoreWG...) {
+		if !addr.Addr().IsValid() {
+			addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
+		}
+		addrs, udp = append(addrs, addr), append(udp, wg.UDP(addr))
 	}
 	r.streams = newStreamHost(r.log)
 	r.opened(r.streams.close)
-	bind := wg.Join(r.streams.streams, wg.UDP(addr))
+	bind := wg.Join(r.streams.streams, udp...)
 	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: bind, Logger: r.log, Sent: r.stack.Sent})
 	if err != nil {
-		return fmt.Errorf("listen on UDP %s for WireGuard: %w", addr, err)
+		return fmt.Errorf("listen on UDP %v for WireGuard: %w", addrs, err)
 	}
 	r.opened(r.dev.Close)
-	r.ready.WG = netip.AddrPortFrom(addr.Addr(), r.dev.Port())
+	r.ready.WG = netip.AddrPortFrom(addrs[0].Addr(), udp[0].Port())
+	for i, more := range udp[1:] {
+		r.ready.MoreWG = append(r.ready.MoreWG, netip.AddrPortFrom(addrs[i+1].Addr(), more.Port()))
+	}
 	return nil
 }
 
@@ -202,7 +210,11 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 		r.side.scheme, r.side.port = "http", publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTP)
 	}
 	r.ready.Domain, r.ready.Endpoint, r.ready.PublicHTTPSPort = settings.Domain, endpoint, r.side.port
-	sv := serving{Endpoint: endpoint, Scheme: r.side.scheme, Port: r.side.port}
+	more, err := moreEndpoints(r.cfg.Endpoint, r.ready.MoreWG)
+	if err != nil {
+		return err
+	}
+	sv := serving{Endpoint: endpoint, More: strings.Join(more, ","), Scheme: r.side.scheme, Port: r.side.port}
 	if r.self, err = selfEdge(key.Public(), sv); err != nil {
 		return err
 	}

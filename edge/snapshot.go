@@ -30,9 +30,10 @@ const servingKey = "serving/0000000001"
 
 // serving is how the edge is reached from outside, as of its last start.
 type serving struct {
-	Endpoint string `json:"endpoint"` // HOST:PORT of WireGuard
-	Scheme   string `json:"scheme"`   // of the host names: https or http
-	Port     uint16 `json:"port"`     // of the host names, as in public addresses
+	Endpoint string `json:"endpoint"`       // HOST:PORT of WireGuard
+	More     string `json:"more,omitempty"` // others, with commas between; a text, so that == compares
+	Scheme   string `json:"scheme"`         // of the host names: https or http
+	Port     uint16 `json:"port"`           // of the host names, as in public addresses
 }
 
 // snapshot is all records at one revision. Nobody changes it.

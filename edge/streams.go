@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -239,6 +240,11 @@ func (sv serving) endpoints() ([]keys.Endpoint, error) {
 		return nil, errors.New("this edge has no endpoint")
 	}
 	all = append(all, keys.Endpoint{Kind: keys.EndpointUDP, Addr: sv.Endpoint})
+	for more := range strings.SplitSeq(sv.More, ",") {
+		if more != "" {
+			all = append(all, keys.Endpoint{Kind: keys.EndpointUDP, Addr: more})
+		}
+	}
 	https, err := streamEndpoint(sv.Endpoint, sv.Scheme, sv.Port)
 	if err != nil {
 		return nil, err

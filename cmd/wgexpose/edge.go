@@ -82,6 +82,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		Domain:          cfg.Domain,
 		Endpoint:        cfg.Endpoint,
 		WG:              addrPort(cfg.ListenWG),
+		MoreWG:          addrPorts(cfg.MoreWG),
 		HTTPS:           https,
 		HTTP:            http,
 		TLS:             cfg.TLS,
@@ -125,6 +126,7 @@ type readyEvent struct {
 	Domain          string    `json:"domain"`
 	Endpoint        string    `json:"endpoint"`
 	WG              string    `json:"wg"`
+	MoreWG          []string  `json:"more_wg,omitempty"`
 	HTTPS           string    `json:"https,omitempty"`
 	HTTP            string    `json:"http,omitempty"`
 	PublicHTTPSPort uint16    `json:"public_https_port,omitempty"`
@@ -136,6 +138,11 @@ func (a *app) printReady(r edge.Ready, asJSON bool) {
 		Time: time.Now(), Event: "ready", Domain: r.Domain, Endpoint: r.Endpoint, WG: bound(r.WG),
 		HTTPS: bound(r.HTTPS), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
 	}
+	udp := e.WG + " (udp)"
+	for _, more := range r.MoreWG {
+		e.MoreWG = append(e.MoreWG, bound(more))
+		udp += ", " + bound(more) + " (udp)"
+	}
 	// Nobody may be reading stdout, which is no reason to stop serving.
 	if asJSON {
 		_ = a.printJSON(e)
@@ -143,7 +150,7 @@ func (a *app) printReady(r edge.Ready, asJSON bool) {
 	}
 	fmt.Fprintf(a.stdout, "edge for %s is ready\n", e.Domain)
 	for _, line := range [][2]string{
-		{"https", e.HTTPS}, {"http", e.HTTP}, {"wireguard", e.WG + " (udp)"}, {"endpoint", e.Endpoint},
+		{"https", e.HTTPS}, {"http", e.HTTP}, {"wireguard", udp}, {"endpoint", e.Endpoint},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(a.stdout, "  %-10s %s\n", line[0], line[1])
@@ -166,6 +173,14 @@ func addrPort(l configs.Listen) netip.AddrPort {
 		addr = netip.IPv6Unspecified()
 	}
 	return netip.AddrPortFrom(addr, l.Port)
+}
+
+func addrPorts(all []configs.Listen) []netip.AddrPort {
+	out := make([]netip.AddrPort, len(all))
+	for i, l := range all {
+		out[i] = addrPort(l)
+	}
+	return out
 }
 
 // listen opens a TCP listener, or returns nil when it is off or not wanted.

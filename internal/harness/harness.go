@@ -52,6 +52,7 @@ type Options struct {
 	TLS    certs.Mode // "" = certs.Internal
 	Timing edge.Timing
 	Relay  bool // put a relay between agents and edge, for Sleep and Kill
+	Second bool // a second WireGuard address, which no relay is in front of
 }
 
 // Edge is an edge that runs until the test ends.
@@ -132,6 +133,12 @@ func (e *Edge) start() {
 	}
 	if e.Ready.WG.IsValid() {
 		cfg.WG = e.Ready.WG
+	}
+	if e.o.Second {
+		cfg.MoreWG = []netip.AddrPort{loopback}
+	}
+	if len(e.Ready.MoreWG) > 0 {
+		cfg.MoreWG = e.Ready.MoreWG
 	}
 	if e.o.TLS != certs.Off {
 		cfg.HTTPS = listen(e.t, e.Ready.HTTPS)

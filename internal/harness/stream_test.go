@@ -97,6 +97,35 @@ func TestTLSOnly(t *testing.T) {
 	}
 }
 
+// One of two UDP ports is blocked, at the start or later; the other serves, also
+// after a restart.
+func TestSecondPort(t *testing.T) {
+	t.Parallel()
+	e := harness.Start(t, harness.Options{Relay: true, Second: true})
+	if len(e.Ready.MoreWG) != 1 {
+		t.Fatalf("the edge listens on %v more", e.Ready.MoreWG)
+	}
+	second := e.Ready.MoreWG[0].String()
+	for i, ep := range e.Invite(edge.InviteOptions{}).Edges[0].Endpoints {
+		if want := []string{e.Ready.Endpoint, second, e.Ready.HTTPS.String()}[i]; ep.Addr != want {
+			t.Errorf("endpoint %d of the invite is %s, want %s", i, ep.Addr, want)
+		}
+	}
+	e.BlockUDP(true)
+	a := e.AddAgent("laptop")
+	run := a.Publish(harness.HTTP("app", says(t, "hello")))
+	url := run.WaitUp("app")
+	if status, code, body := e.Get(e.Client(), url); status != http.StatusOK || body != "hello" {
+		t.Errorf("%d %s %q", status, code, body)
+	}
+	seen := run.Seen()
+	e.Restart()
+	run.WaitUpAfter(seen, "app")
+	if status, code, body := e.Get(e.Client(), url); status != http.StatusOK || body != "hello" {
+		t.Errorf("after a restart: %d %s %q", status, code, body)
+	}
+}
+
 // A box in between ends TLS with a certificate of its own and lets through
 // nothing but HTTP/1.1: packets travel in a WebSocket.
 func TestStreamThroughMiddlebox(t *testing.T) {
