@@ -134,6 +134,21 @@ func TestConclusionAndItsFile(t *testing.T) {
 	}
 }
 
+func TestMemoryIsJudgedOnlyAfterEnough(t *testing.T) {
+	judged := func(done float64) int {
+		r := &Report{}
+		r.add(Sample{Case: "memory", Params: "churn", Path: pathWgexpose, Values: map[string]float64{"done": done, "edge_growth": 1, "agent_growth": 2}}, nil)
+		r.conclude()
+		return len(r.Targets)
+	}
+	if n := judged(20_000); n != 0 {
+		t.Errorf("%d verdicts after 20,000 connections", n)
+	}
+	if n := judged(100_000); n != 2 {
+		t.Errorf("%d verdicts after 100,000 connections, want 2", n)
+	}
+}
+
 func TestEveryMetricAndTargetNamesACase(t *testing.T) {
 	known := strings.Join(append(caseNames(), "link"), " ")
 	for _, m := range metrics {

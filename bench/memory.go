@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +140,7 @@ func raiseFiles(n int) error {
 }
 
 // memorySteps is how often the memory case looks.
-const memorySteps = 5
+const memorySteps = 10
 
 // memory moves much data, then opens many connections, and looks whether edge
 // and agent grow.
@@ -199,12 +198,18 @@ func (s *session) watch(ctx context.Context, r *rig, p *path, what string, step 
 		s.progress("memory %-5s %10.1f done: edge %.1f MiB, agent %.1f MiB", what, done,
 			float64(sides["edge"].RSS)/(1<<20), float64(sides["agent"].RSS)/(1<<20))
 	}
-	maps.Copy(values, map[string]float64{
-		"done": done,
-		// The second, since in the first the buffers are made.
-		"edge_growth":  values[fmt.Sprintf("edge_mib_%d", memorySteps)] / values["edge_mib_2"],
-		"agent_growth": values[fmt.Sprintf("agent_mib_%d", memorySteps)] / values["agent_mib_2"],
-	})
+	values["done"] = done
+	for _, side := range []string{"edge", "agent"} {
+		// A heap goes up and down with its garbage collections, so tops are
+		// compared: a flat one reaches its top early.
+		half := func(from, to int) (top float64) {
+			for i := from; i < to; i++ {
+				top = max(top, values[fmt.Sprintf("%s_mib_%d", side, i+1)])
+			}
+			return top
+		}
+		values[side+"_growth"] = half(memorySteps/2, memorySteps) / half(0, memorySteps/2)
+	}
 	s.report.add(Sample{Case: "memory", Params: what, Path: p.name, Values: values}, nil)
 	return nil
 }

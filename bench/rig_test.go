@@ -33,7 +33,7 @@ func tiny(t *testing.T, binary string, args ...string) config {
 	t.Helper()
 	cfg, err := parseFlags(append([]string{
 		"-wgexpose", binary, "-out", t.TempDir(), "-rounds", "1", "-quick", "-time", "100ms", "-streams", "2", "-hold", "100ms",
-		"-idle-conns", "20", "-connect-time", "200ms", "-data", "0.01", "-churn", "50", "-link-time", "100ms",
+		"-idle-conns", "20", "-connect-time", "200ms", "-data", "0.01", "-churn", "100", "-link-time", "100ms",
 	}, args...), io.Discard)
 	if err != nil {
 		t.Fatal(err)

@@ -50,8 +50,8 @@ var metrics = []metric{
 	{"idle", "edge_kib", "edge, each connection", "KiB", memoryNote("edge")},
 	{"idle", "agent_kib", "agent, each connection", "KiB", memoryNote("agent")},
 	{"idle", "lost", "lost", "", nil},
-	{"memory", "edge_growth", "edge, last to second", "×", growthNote("edge")},
-	{"memory", "agent_growth", "agent, last to second", "×", growthNote("agent")},
+	{"memory", "edge_growth", "edge, later half to first", "×", growthNote("edge")},
+	{"memory", "agent_growth", "agent, later half to first", "×", growthNote("agent")},
 	{"link", "mbps", "", "Mbit/s", linkNote},
 }
 
