@@ -163,6 +163,12 @@ func (f *front) redirect(w http.ResponseWriter, r *http.Request) {
 		proxy.WriteProblem(w, r, unknownHost)
 		return
 	}
+	// An authority that asks for a challenge which nobody has set must not be
+	// sent in a circle (RFC 8555, section 8.3).
+	if strings.HasPrefix(r.URL.Path, "/.well-known/acme-challenge/") {
+		proxy.WriteProblem(w, r, unknownChallenge)
+		return
+	}
 	if port := f.cfg.PublicHTTPSPort; port != 0 && port != 443 {
 		host = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}

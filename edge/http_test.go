@@ -301,6 +301,7 @@ func TestRedirect(t *testing.T) {
 		"garbage":         {"GET / HTTP/1.1\r\nHost: a_b!", 400, ""},
 		"an address":      {"GET / HTTP/1.1\r\nHost: 127.0.0.1", 404, ""},
 		"ACME":            {"GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: app.edge.test", 200, ""},
+		"unknown ACME":    {"GET /.well-known/acme-challenge/another HTTP/1.1\r\nHost: app.edge.test", 404, ""},
 		"forged new line": {"GET /a%0d%0aX:%20y HTTP/1.1\r\nHost: app.edge.test", 308, "https://app.edge.test:8443/a%0d%0aX:%20y"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -49,6 +49,12 @@ var (
 		Title:  "There is nothing at this address",
 		Detail: "No service is published under this host name. Check the spelling; if it should be yours, publish it with wgexpose http.",
 	}
+	unknownChallenge = &proxy.Problem{
+		Status: http.StatusNotFound,
+		Code:   "unknown_challenge",
+		Title:  "There is no such challenge",
+		Detail: "Certificate authorities look here for the answer to a challenge, and none with this name is under way.",
+	}
 	misdirected = &proxy.Problem{
 		Status: http.StatusMisdirectedRequest,
 		Code:   "misdirected",
