@@ -28,6 +28,7 @@ var floors = map[string]int{
 	"netwatch":     0,
 	"inspect":      0,
 	"service":      0,
+	"static":       0,
 	"store":        1,
 	"wg":           1,
 	"proxy":        1,

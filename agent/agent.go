@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,6 +25,8 @@ type Tunnel struct {
 	tunnel.Spec              // its ID is drawn by Run when it is zero
 	ProxyProtocol       int  `json:"proxy_protocol,omitempty"`        // 1 or 2: tell a TCP upstream of the visitor with a PROXY header of that version
 	InsecureUpstreamTLS bool `json:"insecure_upstream_tls,omitempty"` // accept any certificate of an https:// upstream
+
+	Via string `json:"via,omitempty"` // dialled in place of Upstream, which is shown to people; written as an upstream is
 }
 
 // Validate says what makes a tunnel unusable.
@@ -35,7 +38,7 @@ func (t Tunnel) Validate() error {
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	if _, err := tunnel.ParseUpstream(t.Kind, t.Upstream); err != nil {
+	if _, err := t.dialled(); err != nil {
 		return err
 	}
 	switch {
@@ -45,6 +48,11 @@ func (t Tunnel) Validate() error {
 		return errors.New("a PROXY header is for tcp and tls tunnels; http upstreams find the visitor in X-Forwarded-For")
 	}
 	return nil
+}
+
+// dialled is what visitors are led to.
+func (t Tunnel) dialled() (tunnel.Upstream, error) {
+	return tunnel.ParseUpstream(t.Kind, cmp.Or(t.Via, t.Upstream))
 }
 
 // Config is what Run needs.
@@ -125,11 +133,13 @@ func Run(ctx context.Context, cfg Config) error {
 		if t.ID == 0 {
 			t.ID = freeID(nil)
 		}
-		u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
+		u, err := t.dialled()
 		if err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		t.Upstream = u.String()
+		if t.Via == "" {
+			t.Upstream = u.String()
+		}
 	}
 	if r.roll, err = signOn(cfg.Dir); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (s *set) find(id tunnel.ID) *served { return (*s.table.Load())[id] }
 func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 	c := &claim{pid: pid, inbox: newInbox()}
 	for i, t := range tunnels {
-		u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
+		u, err := t.dialled()
 		if err = errors.Join(err, t.Validate()); err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}

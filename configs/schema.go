@@ -141,7 +141,7 @@ func tunnelSchema(key string) *schema {
 func tunnelHelp(key string) string {
 	return map[string]string{
 		"kind":                   "what visitors speak",
-		"upstream":               "the private target: a port of this machine, host:port, http://…, https://… or unix:/path",
+		"upstream":               "the private target: a port of this machine, host:port, http://…, https://…, unix:/path or file:///folder",
 		"url":                    "public address of a tunnel with a host name, such as https://app.example.com; without it the tunnel's name under the edge's domain",
 		"port":                   "tcp: public port; without it the edge chooses one",
 		"host_header":            "http: sent to the upstream in place of the visitor's Host",
@@ -150,6 +150,8 @@ func tunnelHelp(key string) string {
 		"terminate_at":           "tls: who ends TLS, the upstream itself or the edge",
 		"proxy_protocol":         "tcp, tls: tell the upstream the visitor's address with a PROXY header",
 		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; true unless it says false",
+		"listing":                "http: list a folder that has no index.html; true unless it says false",
+		"spa":                    "http: /index.html of a folder for pages that are no file, for single-page apps",
 		"basic_auth":             "http: USER:PASSWORD of those who may come in; the password as it is, or hashed with bcrypt",
 		"cidr_allow":             "networks of visitors who may come in; without it all",
 		"cidr_deny":              "networks of visitors who may not come in",

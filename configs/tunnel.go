@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,6 +24,9 @@ type Tunnel struct {
 	TerminateAt       string // tls: tunnel.AtEdge, or empty for the upstream
 	ProxyProtocol     int    // tcp, tls: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
+	Folder            string // http with a file:// upstream: its absolute path
+	Listing           *bool  // of a folder: list what has no index.html; nil means true
+	SPA               bool   // of a folder: /index.html for what is no file
 
 	BasicAuth      []Credential   // http: who may come in
 	CIDRAllow      []netip.Prefix // visitors' networks
@@ -33,7 +37,7 @@ type Tunnel struct {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify"}, policyKeys()...)
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa"}, policyKeys()...)
 }
 
 // kindsOf tells to which kinds alone a key belongs; nil: to all.
@@ -41,7 +45,7 @@ func kindsOf(key string) []tunnel.Kind {
 	switch key {
 	case "url":
 		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
-	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "basic_auth",
+	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "listing", "spa", "basic_auth",
 		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
 		return []tunnel.Kind{tunnel.HTTP}
 	case "port":
@@ -103,7 +107,13 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 	if t.Kind == "" {
 		return t, problems // what else is allowed depends on the kind
 	}
-	if ok {
+	if folder, isFile := strings.CutPrefix(upstream, "file://"); ok && isFile && t.Kind == tunnel.HTTP {
+		if t.Folder, err = parseFolder(folder); err != nil {
+			problem("upstream", err)
+		} else {
+			t.Upstream = "file://" + filepath.ToSlash(t.Folder)
+		}
+	} else if ok {
 		u, err := tunnel.ParseUpstream(t.Kind, upstream)
 		if err != nil {
 			problem("upstream", err)
@@ -147,6 +157,16 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			t.UpstreamTLSVerify = &verify
 			if err == nil && t.Upstream != "" && !strings.HasPrefix(t.Upstream, "https://") {
 				err = fmt.Errorf("has a meaning for an https:// upstream alone, and this one is %s", t.Upstream)
+			}
+		case "listing", "spa":
+			var on bool
+			if on, err = parseBool(value); key == "spa" {
+				t.SPA = on
+			} else {
+				t.Listing = &on
+			}
+			if err == nil && t.Folder == "" {
+				err = errors.New("has a meaning for a folder alone, an upstream such as file:///srv/www")
 			}
 		default:
 			err = t.setPolicy(key, value)

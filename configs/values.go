@@ -8,9 +8,11 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -261,6 +263,19 @@ func parseProxyProtocol(s string) (int, error) {
 		return 2, nil
 	}
 	return 0, fmt.Errorf("%s is no version of the PROXY protocol; allowed: v1, v2", quote(s))
+}
+
+// parseFolder takes the path of file:///srv/www; on Windows, /C:/www too. Whether
+// the folder is there is seen when it is opened.
+func parseFolder(s string) (string, error) {
+	path := filepath.FromSlash(s)
+	if rest, ok := strings.CutPrefix(s, "/"); ok && filepath.VolumeName(filepath.FromSlash(rest)) != "" {
+		path = filepath.FromSlash(rest)
+	}
+	if !filepath.IsAbs(path) || strings.ContainsFunc(path, unicode.IsControl) {
+		return "", fmt.Errorf("%s is no folder; allowed: file:// and its absolute path, such as file:///srv/www", quote("file://"+s))
+	}
+	return filepath.Clean(path), nil
 }
 
 // parseHostHeader takes a host name or address with an optional port.

@@ -10,16 +10,16 @@ import (
 )
 
 func (a *app) httpCommand() *cobra.Command {
-	var name, url, hostHeader, protocol string
+	var name, url, hostHeader, protocol, appName string
 	var policy *policyFlags
 	var asJSON, verify, compression bool
 	cmd := &cobra.Command{
-		Use:   "http TARGET",
+		Use:   "http TARGET | --app NAME",
 		Short: "Share a web service under a host name of the edge",
 		Long: `Share a web service until Ctrl-C. The edge serves it over HTTPS under a host name.
 
 TARGET is a port of this machine (8089), host:port, http://host:port,
-https://host:port or unix:/path.
+https://host:port, unix:/path, or a folder: file:///srv/www (see "wgexpose serve").
 
 Without --name or --url the edge chooses a readable name, and gives the same one
 back when the same target is shared again within a day.
@@ -31,12 +31,25 @@ from there.`,
 		Example: `  wgexpose http 8089
   wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
+  wgexpose http file:///srv/www
+  wgexpose http --app echo
   wgexpose http 50051 --upstream-protocol http2
   wgexpose http localhost:5173 --host-header localhost:5173
   wgexpose http 8089 --basic-auth me:secret --cidr-allow 192.0.2.0/24
   wgexpose http 8089 --response-header-add "X-Frame-Options: DENY"`,
-		Args: exactly("TARGET"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("app") {
+				return exactly()(cmd, args)
+			}
+			return exactly("TARGET")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("app") {
+				if appName != "echo" {
+					return usagef("--app: there is no app %q; there is: echo", appName)
+				}
+				args = []string{echoTarget}
+			}
 			values := map[string]string{"kind": string(tunnel.HTTP), "upstream": args[0]}
 			set := func(flag, key, value string) {
 				if cmd.Flags().Changed(flag) {
@@ -54,7 +67,7 @@ from there.`,
 			if err := policy.set(values); err != nil {
 				return err
 			}
-			t, problems := configs.ParseTunnel(name, values)
+			t, problems := parseTarget(name, values)
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
@@ -67,6 +80,7 @@ from there.`,
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
+	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	jsonFlag(cmd, &asJSON)

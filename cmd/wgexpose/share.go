@@ -34,6 +34,11 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	if err != nil {
 		return err
 	}
+	apps, err := serveApps(ctx, tunnels, specs, log)
+	if err != nil {
+		return err
+	}
+	defer apps.end() // visitors are served until they are gone
 	keep := len(tunnels) > 1 || cmd.Name() == "up"
 	printer := newEventPrinter(a, asJSON)
 	printer.alone = !keep

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/static"
+	"github.com/wgexpose/wgexpose/tunnel"
+)
+
+// echoTarget is the upstream of "http --app echo", as people see it.
+const echoTarget = "app:echo"
+
+// parseTarget is configs.ParseTunnel for the command line, where a target may be
+// an app of this program.
+func parseTarget(name string, values map[string]string) (configs.Tunnel, []configs.Problem) {
+	if values["upstream"] != echoTarget {
+		return configs.ParseTunnel(name, values)
+	}
+	values["upstream"] = "1" // stands in for what is checked
+	t, problems := configs.ParseTunnel(name, values)
+	t.Upstream = echoTarget
+	return t, problems
+}
+
+// apps are the web servers of this process that tunnels lead to: folders and
+// apps. They listen where only this user can connect.
+type apps struct {
+	dir     string // of sockets; empty: none
+	cancel  context.CancelFunc
+	servers errgroup.Group
+	folders []*static.Folder
+	log     *slog.Logger
+}
+
+// serveApps starts a server for each tunnel that needs one, and writes into specs
+// where it is. They live until end is called, whatever becomes of ctx: the drain
+// needs them.
+func serveApps(ctx context.Context, tunnels []configs.Tunnel, specs []agent.Tunnel, log *slog.Logger) (_ *apps, err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &apps{cancel: cancel, log: log}
+	defer func() {
+		if err != nil {
+			a.end()
+		}
+	}()
+	for i, t := range tunnels {
+		var handler http.Handler
+		switch {
+		case t.Folder != "":
+			folder, err := static.Open(t.Folder, static.Options{Listing: t.Listing == nil || *t.Listing, SPA: t.SPA})
+			if err != nil {
+				return nil, fmt.Errorf("share %s: %w", t.Upstream, err)
+			}
+			a.folders = append(a.folders, folder)
+			handler = folder
+		case t.Upstream == echoTarget:
+			handler = http.HandlerFunc(static.Echo)
+		default:
+			continue
+		}
+		listener, via, err := a.listen(ctx, i)
+		if err != nil {
+			return nil, fmt.Errorf("share %s: %w", t.Upstream, err)
+		}
+		specs[i].Via = via
+		a.servers.Go(func() error { return serveHTTP(ctx, listener, handler) })
+	}
+	return a, nil
+}
+
+// listen opens a socket in a private directory, or a port of this machine where
+// programs cannot rely on sockets.
+func (a *apps) listen(ctx context.Context, i int) (net.Listener, string, error) {
+	var config net.ListenConfig
+	if runtime.GOOS == "windows" {
+		l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, "", err
+		}
+		return l, "http://" + l.Addr().String(), nil
+	}
+	if a.dir == "" {
+		dir, err := os.MkdirTemp("", "wgexpose-") // mode 0700
+		if err != nil {
+			return nil, "", err
+		}
+		a.dir = dir
+	}
+	u, err := tunnel.ParseUpstream(tunnel.HTTP, "unix:"+filepath.Join(a.dir, fmt.Sprintf("%d.sock", i)))
+	if err != nil {
+		return nil, "", err
+	}
+	l, err := config.Listen(ctx, u.Network(), u.Address())
+	return l, u.String(), err
+}
+
+// end stops the servers and removes their sockets.
+func (a *apps) end() {
+	a.cancel()
+	err := a.servers.Wait()
+	for _, f := range a.folders {
+		err = errors.Join(err, f.Close())
+	}
+	if a.dir != "" {
+		err = errors.Join(err, os.RemoveAll(a.dir))
+	}
+	if err != nil {
+		a.log.Warn("end the servers of folders", "err", err)
+	}
+}
