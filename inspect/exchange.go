@@ -72,7 +72,8 @@ func (f fields) size() int {
 // message is one half of an exchange. Its strings share the head's memory.
 type message struct {
 	proto    string
-	head     string // as on the wire, blank line included
+	head     string // as on the wire, blank line included; of HTTP/2 the first line alone
+	strings  int    // memory of fields that do not share head's
 	fields   fields
 	trailers fields
 	body     []byte // the first bytes, without chunked framing
@@ -85,7 +86,7 @@ type message struct {
 }
 
 func (m *message) memory() int {
-	n := len(m.head) + m.fields.size() + m.trailers.size() + cap(m.body)
+	n := len(m.head) + m.strings + m.fields.size() + m.trailers.size() + cap(m.body)
 	for _, t := range m.trailers {
 		n += len(t.Name) + len(t.Value)
 	}
@@ -149,6 +150,15 @@ func (x *exchange) drop() {
 	x.request.fields, x.response.fields = nil, nil
 	x.request.trailers, x.response.trailers = nil, nil
 	x.log = messageLog{}
+}
+
+// addInterim notes a 1xx answer.
+func (x *exchange) addInterim(status int) {
+	x.change(func() {
+		if len(x.interim) < 16 {
+			x.interim = append(x.interim, status)
+		}
+	})
 }
 
 // half is the message of a direction.

@@ -10,7 +10,7 @@ import (
 // What a head can be wrong in, as the page tells it.
 var (
 	errNotHTTP   = errors.New("this is not HTTP/1.1")
-	errHTTP2     = errors.New("this is HTTP/2, which is not read here")
+	errH2        = errors.New("the HTTP/2 frames cannot be understood")
 	errLength    = errors.New("the Content-Length cannot be understood")
 	errTransfer  = errors.New("the Transfer-Encoding cannot be understood")
 	errChunk     = errors.New("the chunked body cannot be understood")
@@ -93,14 +93,15 @@ func requestLine(line string) (method, target, proto string, err error) {
 		return "", "", "", errNotHTTP
 	}
 	target, proto = rest[:i], rest[i+1:]
-	if method == "PRI" && proto == "HTTP/2.0" {
-		return "", "", "", errHTTP2
-	}
-	if !isHTTP1(proto) {
+	if !isHTTP1(proto) && line != h2Preface {
 		return "", "", "", errNotHTTP
 	}
 	return method, target, proto, nil
 }
+
+// h2Preface is the first line of HTTP/2 with prior knowledge (RFC 9113, 3.4),
+// which looks like a request's.
+const h2Preface = "PRI * HTTP/2.0"
 
 // statusLine splits "HTTP/1.1 200 OK".
 func statusLine(line string) (proto string, status int, reason string, err error) {

@@ -20,7 +20,8 @@ const (
 	isHeld                   // a request asked for an upgrade: the answer decides
 	inFrames                 // WebSocket
 	inRaw                    // another protocol
-	isLost                   // unknown
+	inHTTP2
+	isLost // unknown
 )
 
 // sink takes a body as it comes.
@@ -70,6 +71,10 @@ func (s *session) step(r *reader, p []byte, at time.Time) int {
 		r.exchange.pass(r.dir, int64(len(p)))
 		r.frames.write(p, at)
 		s.touch(r.exchange)
+	case inHTTP2:
+		if err := s.h2.write(r.dir, p, at); err != nil {
+			s.lose(err.Error(), at)
+		}
 	case inRaw:
 		r.exchange.pass(r.dir, int64(len(p)))
 		s.touch(r.exchange)
@@ -146,6 +151,13 @@ func (s *session) requestHead(r *reader, head string, at time.Time) error {
 	if err != nil {
 		return err
 	}
+	if line == h2Preface {
+		if len(s.open()) > 0 || rest != "\r\n" {
+			return errNotHTTP
+		}
+		s.beginHTTP2()
+		return nil
+	}
 	list, err := parseFields(rest)
 	if err != nil {
 		return err
@@ -186,11 +198,7 @@ func (s *session) responseHead(r *reader, head string, at time.Time) error {
 	x := s.pending[0]
 	s.touch(x)
 	if status < 200 && status != 101 {
-		x.change(func() {
-			if len(x.interim) < 16 {
-				x.interim = append(x.interim, status)
-			}
-		})
+		x.addInterim(status)
 		return nil
 	}
 	how, length, err := list.bodyFraming(toVisitor)

@@ -9,9 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Changes are what a replay sends otherwise. Nil fields stay as they were.
@@ -68,7 +71,7 @@ func (i *Inspector) Replay(ctx context.Context, id string, c Changes) (string, e
 	if x == nil {
 		return "", ErrUnknown
 	}
-	request, method, err := x.replayRequest(c)
+	request, err := x.replayRequest(c)
 	if err != nil {
 		return "", err
 	}
@@ -113,11 +116,11 @@ func (i *Inspector) Replay(ctx context.Context, id string, c Changes) (string, e
 		defer done()
 		defer abortUp()
 		defer up.Close()
-		_, err := up.Write(request)
-		sent <- err
-		if err == nil {
-			receive(up, method)
+		if request.http2 {
+			request.sendHTTP2(life, up, sent)
+			return
 		}
+		request.send(up, sent)
 	}()
 	err = <-sent
 	// The caller may go now; the answer is still waited for.
@@ -156,15 +159,69 @@ func (i *Inspector) settle(ctx context.Context, s *session) error {
 	}
 }
 
-// receive reads an answer to its end; the tap shows it, and shows what is
-// wrong with it. A server need not close a connection just because it was
-// asked to.
-func receive(up net.Conn, method string) {
-	r := bufio.NewReader(up)
-	answer, err := http.ReadResponse(r, &http.Request{Method: method})
-	for err == nil && answer.StatusCode < 200 {
-		answer, err = http.ReadResponse(r, &http.Request{Method: method})
+// outgoing is a request that is sent again.
+type outgoing struct {
+	http2   bool // as it came
+	method  string
+	target  string
+	host    string
+	headers []Field // without host and length
+	body    []byte
+	length  bool // is said, even if it is 0
+}
+
+// send writes the request as HTTP/1.1, tells sent how that went, and reads the
+// answer to its end: a server need not close a connection just because it was
+// asked to. The tap shows the answer, and what is wrong with it.
+func (o *outgoing) send(up net.Conn, sent chan<- error) {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", o.method, o.target, o.host)
+	for _, f := range o.headers {
+		b.WriteString(f.Name + ": " + f.Value + "\r\n")
 	}
+	if o.length {
+		b.WriteString("Content-Length: " + strconv.Itoa(len(o.body)) + "\r\n")
+	}
+	b.WriteString("Connection: close\r\n\r\n")
+	b.Write(o.body)
+	_, err := up.Write(b.Bytes())
+	sent <- err
+	if err != nil {
+		return
+	}
+	r := bufio.NewReader(up)
+	answer, err := http.ReadResponse(r, &http.Request{Method: o.method})
+	for err == nil && answer.StatusCode < 200 {
+		answer, err = http.ReadResponse(r, &http.Request{Method: o.method})
+	}
+	if err != nil {
+		return
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, answer.Body)
+}
+
+// sendHTTP2 does the same over HTTP/2.
+func (o *outgoing) sendHTTP2(ctx context.Context, up net.Conn, sent chan<- error) {
+	var once sync.Once
+	tell := func(err error) { once.Do(func() { sent <- err }) }
+	trace := &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) { tell(w.Err) }}
+	request := (&http.Request{
+		Method: o.method, URL: &url.URL{Scheme: "http", Host: o.host, Opaque: o.target}, Host: o.host, Header: http.Header{},
+		Body: io.NopCloser(bytes.NewReader(o.body)), ContentLength: int64(len(o.body)),
+	}).WithContext(httptrace.WithClientTrace(ctx, trace))
+	for _, f := range o.headers {
+		request.Header.Add(f.Name, f.Value)
+	}
+	if len(o.body) == 0 {
+		request.Body = nil
+	}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true) // whatever up is, TLS is below it
+	transport := &http.Transport{Protocols: protocols, DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return up, nil }}
+	defer transport.CloseIdleConnections()
+	answer, err := transport.RoundTrip(request)
+	tell(err) // where nothing was written
 	if err != nil {
 		return
 	}
@@ -178,60 +235,52 @@ var notReplayed = []string{
 }
 
 // replayRequest is the request as it is sent again.
-func (x *exchange) replayRequest(c Changes) (wire []byte, method string, err error) {
+func (x *exchange) replayRequest(c Changes) (*outgoing, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := x.cannotReplay(); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	method, target, headers, body := x.method, x.target, []Field(x.request.fields), x.request.body
+	original := x.request.fields
+	o := &outgoing{http2: x.request.proto == "HTTP/2.0", method: x.method, target: x.target, host: original.find("Host"), body: x.request.body}
+	headers := []Field(original)
 	if c.Method != nil {
-		method = *c.Method
+		o.method = *c.Method
 	}
 	if c.Path != nil {
-		target = *c.Path
+		o.target = *c.Path
 	}
 	if c.Headers != nil {
-		headers = unmask(*c.Headers, x.request.fields)
+		headers = unmask(*c.Headers, original)
 	}
 	switch {
 	case c.Body != nil:
-		body = *c.Body
+		o.body = *c.Body
 	case x.request.cut:
-		return nil, "", ErrNotWhole
+		return nil, ErrNotWhole
 	}
-	if !isToken(method) || target == "" || strings.ContainsAny(target, " \t\r\n\x00") {
-		return nil, "", fmt.Errorf("%w: method %q, path %q", ErrChanges, method, target)
+	if !isToken(o.method) || o.target == "" || strings.ContainsAny(o.target, " \t\r\n\x00") {
+		return nil, fmt.Errorf("%w: method %q, path %q", ErrChanges, o.method, o.target)
 	}
-	if method == "CONNECT" {
-		return nil, "", fmt.Errorf("%w: CONNECT cannot be replayed", ErrChanges)
+	if o.method == "CONNECT" {
+		return nil, fmt.Errorf("%w: CONNECT cannot be replayed", ErrChanges)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", method, target)
-	dropped := func(name string) bool {
-		return slices.ContainsFunc(notReplayed, func(n string) bool { return strings.EqualFold(n, name) }) ||
-			(c.Body != nil && strings.EqualFold(name, "Content-Encoding")) || x.request.fields.has("Connection", name)
-	}
-	host := false
 	for _, f := range headers {
-		if !isToken(f.Name) || strings.ContainsAny(f.Value, "\r\n\x00") {
-			return nil, "", fmt.Errorf("%w: header %q", ErrChanges, f.Name)
+		switch {
+		case !isToken(f.Name) || strings.ContainsAny(f.Value, "\r\n\x00"):
+			return nil, fmt.Errorf("%w: header %q", ErrChanges, f.Name)
+		case strings.EqualFold(f.Name, "Host"):
+			o.host = f.Value
+		case strings.EqualFold(f.Name, "Te") && o.http2: // gRPC wants it
+			o.headers = append(o.headers, f)
+		case slices.ContainsFunc(notReplayed, func(n string) bool { return strings.EqualFold(n, f.Name) }),
+			c.Body != nil && strings.EqualFold(f.Name, "Content-Encoding"), original.has("Connection", f.Name):
+		default:
+			o.headers = append(o.headers, f)
 		}
-		if dropped(f.Name) {
-			continue
-		}
-		host = host || strings.EqualFold(f.Name, "Host")
-		b.WriteString(f.Name + ": " + f.Value + "\r\n")
 	}
-	if !host {
-		b.WriteString("Host: " + x.request.fields.find("Host") + "\r\n")
-	}
-	if len(body) > 0 || hasBody(method, x.request.fields) {
-		b.WriteString("Content-Length: " + strconv.Itoa(len(body)) + "\r\n")
-	}
-	b.WriteString("Connection: close\r\n\r\n")
-	b.Write(body)
-	return b.Bytes(), method, nil
+	o.length = len(o.body) > 0 || hasBody(o.method, original)
+	return o, nil
 }
 
 // hasBody tells whether a length of 0 is said: by methods that are expected to

@@ -17,6 +17,7 @@ type session struct {
 
 	// The rest is for the worker that drains it.
 	readers [2]reader
+	h2      *h2Conn     // nil: it is HTTP/1.1
 	pending []*exchange // without a whole answer head, oldest first
 	touched []*exchange
 	lost    bool   // bytes are missing; requests are waited for to begin anew
@@ -131,6 +132,7 @@ func (s *session) skip(dir direction, n int64, at time.Time) {
 		if r.left == 0 {
 			s.bodyRead(r, at)
 		}
+	case r.phase == inHTTP2 && s.h2.skip(dir, n, at):
 	case r.phase == inFrames && r.frames.skip(n):
 		r.exchange.pass(dir, n)
 		s.touch(r.exchange)
@@ -158,7 +160,9 @@ func (s *session) lose(why string, at time.Time) {
 	}
 	s.pending = nil
 	s.lost = true
-	s.dead = s.dead || upgraded
+	// Neither frames nor compressed headers can be found again.
+	s.dead = s.dead || upgraded || s.h2 != nil
+	s.h2 = nil
 	for i := range s.readers {
 		r := &s.readers[i]
 		*r = reader{dir: r.dir, offset: r.offset, phase: isLost}
@@ -201,6 +205,11 @@ func (s *session) resume(dir direction, p []byte) {
 // open lists the exchanges under way.
 func (s *session) open() []*exchange {
 	list := append([]*exchange(nil), s.pending...)
+	if s.h2 != nil {
+		for _, stream := range s.h2.streams {
+			list = append(list, stream.exchange)
+		}
+	}
 	for i := range s.readers {
 		x := s.readers[i].exchange
 		if x == nil {
@@ -215,6 +224,14 @@ func (s *session) open() []*exchange {
 		}
 	}
 	return list
+}
+
+// beginHTTP2 reads both directions as HTTP/2 from here on.
+func (s *session) beginHTTP2() {
+	s.h2 = newH2Conn(s)
+	for i := range s.readers {
+		s.readers[i].phase = inHTTP2
+	}
 }
 
 // newExchange makes an exchange with the first bytes of its request.
@@ -300,6 +317,9 @@ func (s *session) finish(e ends) {
 		s.cutOff(x, e)
 	}
 	s.pending = nil
+	if s.h2 != nil {
+		clear(s.h2.streams)
+	}
 	s.ended = e.closed
 	if e.closed {
 		s.dead = true
