@@ -208,6 +208,15 @@ func TestRevoked(t *testing.T) {
 	if ev, _ := r.link(0, LinkDown); !strings.Contains(ev.Reason, "revoked by the owner") {
 		t.Errorf("link event %+v", ev)
 	}
+
+	// The edge does not answer it any more, so a later start knows by itself.
+	err := Run(t.Context(), Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
+	if control.CodeOf(err) != control.CodeRevoked || !strings.Contains(err.Error(), "revoked by the owner") {
+		t.Errorf("a later start: %v", err)
+	}
+	if st, err := ReadStatus(t.Context(), dir); err != nil || st.Revoked != "revoked by the owner" {
+		t.Errorf("status: %+v, %v", st, err)
+	}
 }
 
 // TestSuperseded: two machines with one key do not fight; the later one stays.

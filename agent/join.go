@@ -155,7 +155,7 @@ func enroll(ctx context.Context, dir *statedir.Dir, inv keys.Invite, old edgesSt
 		case control.CodeKeyKnown:
 			if old.Node != 0 {
 				o.Logger.Info("this agent has joined already; the edge's address is brought up to date")
-				old.Edges = inv.Edges
+				old.Edges, old.Revoked = inv.Edges, ""
 				return old, nil
 			}
 		}

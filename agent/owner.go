@@ -77,6 +77,9 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 		l.how = r.cfg.Reach
 		links.Go(func() {
 			if err := l.run(life); err != nil {
+				if control.CodeOf(err) == control.CodeRevoked {
+					err = errors.Join(err, o.noteRevoked(err.Error()))
+				}
 				o.set.stop(asControl(err)) // ends consume, with this error
 			}
 		})
@@ -93,6 +96,13 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	err = errors.Join(err, accept.Wait(), unlock())
 	guests.dismiss()
 	return err
+}
+
+// noteRevoked keeps for later starts what the edge said.
+func (o *owner) noteRevoked(why string) error {
+	state := o.state
+	state.Revoked = why
+	return saveEdges(o.dir, state)
 }
 
 // drain withdraws this process's tunnels, and tells the user of it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -44,6 +45,18 @@ type edgesState struct {
 	Overlay tunnel.Overlay `json:"overlay"`
 	Domain  string         `json:"domain"`
 	Edges   []keys.Edge    `json:"edges"`
+
+	// Revoked is the edge's word that it knows this agent no more. It
+	// answers nothing afterwards, so only this can tell a later start why.
+	Revoked string `json:"revoked,omitempty"`
+}
+
+// refusal is the *control.Error of an agent that was revoked, or nil.
+func (s edgesState) refusal() error {
+	if s.Revoked == "" {
+		return nil
+	}
+	return &control.Error{Code: control.CodeRevoked, Message: s.Revoked}
 }
 
 func (s edgesState) joined() Joined {

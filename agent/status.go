@@ -19,6 +19,8 @@ type Status struct {
 	Domain  string         `json:"domain"`
 	Overlay tunnel.Overlay `json:"overlay"`
 
+	Revoked string `json:"revoked,omitempty"` // why the edge knows this agent no more
+
 	Running bool           `json:"running"` // a command serves tunnels now; what follows is of it
 	PID     int            `json:"pid,omitempty"`
 	Version string         `json:"version,omitempty"`
@@ -54,7 +56,7 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	idle := Status{Agent: state.Name, Node: state.Node, Domain: state.Domain, Overlay: state.Overlay}
+	idle := Status{Agent: state.Name, Node: state.Node, Domain: state.Domain, Overlay: state.Overlay, Revoked: state.Revoked}
 	conn, err := dir.DialUnix(ctx, socketFile)
 	if errors.Is(err, statedir.ErrNotRunning) {
 		return idle, nil
@@ -67,11 +69,11 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	if err := c.write(request{Version: localVersion, Type: askStatus, PID: os.Getpid()}); err != nil {
-		return Status{}, fmt.Errorf("status: %w", err)
+		return Status{}, unanswered(ctx, err)
 	}
 	var m message
 	if err := c.readSoon(&m); err != nil {
-		return Status{}, fmt.Errorf("status: %w", err)
+		return Status{}, unanswered(ctx, err)
 	}
 	switch {
 	case m.Type == msgEnd && m.Error != nil:
@@ -80,6 +82,14 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 		return Status{}, fmt.Errorf("status: unexpected answer %q", m.Type)
 	}
 	return *m.Status, nil
+}
+
+// unanswered words a status command's failure to hear from the owner.
+func unanswered(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("the wgexpose command that holds this agent's links does not answer; it may be stopped or starting: %w", err)
 }
 
 // status fills in what the set knows.

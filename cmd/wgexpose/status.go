@@ -57,6 +57,10 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 	if _, err := fmt.Fprintf(a.stdout, "agent %s at %s\n", printable(s.Agent), printable(s.Domain)); err != nil {
 		return err
 	}
+	if s.Revoked != "" {
+		_, err := fmt.Fprintln(a.stdout, printable(s.Revoked))
+		return err
+	}
 	if !s.Running {
 		_, err := fmt.Fprintln(a.stdout, "not running: nothing is shared (wgexpose http, tcp or up)")
 		return err
