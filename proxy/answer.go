@@ -25,6 +25,7 @@ type answer struct {
 	r        *http.Request // as it came in, its Body being body
 	body     *upload
 	hijacked bool
+	empty    bool // the upstream's answer is a header and nothing else
 }
 
 func (a *answer) Header() http.Header         { return a.w.Header() }
@@ -32,6 +33,17 @@ func (a *answer) Write(b []byte) (int, error) { return a.w.Write(b) }
 
 // Unwrap lets http.ResponseController find the server's own methods.
 func (a *answer) Unwrap() http.ResponseWriter { return a.w }
+
+// FlushError sends what was written. Of an answer without a body nothing is
+// sent before the handler returns, which it is about to do: over HTTP/2 its header
+// then says that nothing follows, and gRPC takes a status in a header for one
+// only if it does ("Trailers-Only").
+func (a *answer) FlushError() error {
+	if a.empty {
+		return nil
+	}
+	return http.NewResponseController(a.w).Flush()
+}
 
 func (a *answer) WriteHeader(status int) {
 	h := a.w.Header()

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +13,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // h2cUpstream speaks HTTP/2 without TLS, and nothing else.
@@ -167,5 +173,48 @@ func TestNotHTTP2(t *testing.T) {
 	res, body := do(t, f, request(t, "GET", f.URL, nil))
 	if res.StatusCode != 502 || res.Header.Get("Wgexpose-Error") != "upstream_broken" || !strings.Contains(body, "HTTP/2") {
 		t.Errorf("%s %q", res.Status, body)
+	}
+}
+
+// An answer that is a header alone stays one frame that ends its stream: gRPC
+// reads a status out of a header only then.
+func TestHTTP2AnswerWithoutBody(t *testing.T) {
+	addr := h2cUpstream(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Grpc-Status", "2") }, nil)
+	f := serveTLS(t, Config{HTTP2: true, Dial: dialTo(addr)})
+	conn, err := tls.Dial("tcp", f.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	framer := http2.NewFramer(conn, conn)
+	io.WriteString(conn, http2.ClientPreface)
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for i := range uint32(200) { // whether a flush comes in between is a matter of chance
+		block.Reset()
+		for _, field := range []hpack.HeaderField{{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"}} {
+			if err := encoder.WriteField(field); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h, ok := frame.(*http2.HeadersFrame); ok {
+				if !h.StreamEnded() {
+					t.Fatalf("request %d: more is to follow the header", i)
+				}
+				break
+			}
+		}
 	}
 }

@@ -118,13 +118,12 @@ func New(cfg Config) *Proxy {
 	p.fresh = p.transport()
 	p.fresh.DisableKeepAlives = true
 	p.rp = httputil.ReverseProxy{
-		Rewrite:        p.rewrite,
-		Transport:      transportChooser{p},
-		FlushInterval:  -1,
-		BufferPool:     copyBuffers{},
-		ModifyResponse: p.changeResponse,
-		ErrorHandler:   p.serveError,
-		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
+		Rewrite:       p.rewrite,
+		Transport:     transportChooser{p},
+		FlushInterval: -1,
+		BufferPool:    copyBuffers{},
+		ErrorHandler:  p.serveError,
+		ErrorLog:      slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
 	}
 	return p
 }
@@ -185,7 +184,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// No deadline to set (a recorder in a test): nothing to wait for either.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 	})
-	p.rp.ServeHTTP(a, &in)
+	rp := p.rp
+	rp.ModifyResponse = func(res *http.Response) error {
+		a.empty = res.ContentLength == 0
+		return p.changeResponse(res)
+	}
+	rp.ServeHTTP(a, &in)
 }
 
 // Close closes the idle connections. Requests under way finish, and their
