@@ -33,7 +33,9 @@ func (a *app) agentsCommand() *cobra.Command {
 				now := time.Now()
 				for _, g := range agents {
 					state := g.State
-					if state != "" && !g.Since.IsZero() {
+					if !g.Joined {
+						state = "never connected"
+					} else if state != "" && !g.Since.IsZero() {
 						state += " for " + short(now.Sub(g.Since))
 					}
 					rows = append(rows, []string{g.Name, state, strconv.Itoa(g.Tunnels), g.Endpoint, g.Version, g.Platform, ago(now, g.Created)})

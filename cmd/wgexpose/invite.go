@@ -38,6 +38,7 @@ func (a *app) withAdmin(cmd *cobra.Command, do func(ctx context.Context, admin e
 
 func (a *app) inviteCommand() *cobra.Command {
 	var options edge.InviteOptions
+	var ttl string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "invite",
@@ -52,8 +53,9 @@ join" on the private machine. It is a secret until it is used up or expired.`,
 			if options.Uses < 1 {
 				return usagef("--uses must be at least 1")
 			}
-			if options.TTL <= 0 {
-				return usagef("--ttl must be longer than nothing, such as 24h")
+			var err error
+			if options.TTL, err = time.ParseDuration(ttl); err != nil || options.TTL <= 0 {
+				return usagef("--ttl: %q is no time; allowed: a number with a unit, such as 30m or 72h", ttl)
 			}
 			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
 				invite, err := admin.Invite(ctx, options)
@@ -75,7 +77,7 @@ join" on the private machine. It is a secret until it is used up or expired.`,
 	configs.EdgeStateFlags(cmd.Flags())
 	cmd.Flags().StringVar(&options.Name, "name", "", "`NAME` of the agent (default: it chooses)")
 	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N` agents may join with it")
-	cmd.Flags().DurationVar(&options.TTL, "ttl", 24*time.Hour, "`TIME` until it expires, such as 30m or 72h")
+	cmd.Flags().StringVar(&ttl, "ttl", "24h", "`TIME` until it expires, such as 30m or 72h")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
 	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/edge"
 )
 
 // The exit codes, which scripts and service managers branch on.
@@ -65,10 +66,13 @@ func (a *app) exitCode(err error) int {
 	var usage usageError
 	var settings *configs.Error
 	var refused *control.Error
+	var admin *edge.Refusal
 	switch {
 	case !a.started, errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &settings) && settings.Usage():
+		return exitUsage
+	case errors.As(err, &admin) && admin.Code == edge.RefusedBadRequest:
 		return exitUsage
 	case errors.As(err, &refused) && final(refused):
 		return exitRefused
@@ -156,6 +160,13 @@ func addExamples(root *cobra.Command) {
 		switch c.Name() {
 		case "help":
 			c.Example = "  wgexpose help edge invite"
+			c.Args = func(_ *cobra.Command, args []string) error {
+				found, rest, err := root.Find(args)
+				if err == nil && len(rest) > 0 {
+					err = fmt.Errorf("unknown command %q for %q", rest[0], found.CommandPath())
+				}
+				return err
+			}
 		case "completion":
 			c.Example = "  source <(wgexpose completion bash)"
 			c.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() } // and an unknown shell is an error

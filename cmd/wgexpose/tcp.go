@@ -19,7 +19,7 @@ func (a *app) tcpCommand() *cobra.Command {
 		Short: "Share a TCP service on a port of the edge",
 		Long: `Share a TCP service until Ctrl-C. The edge serves it on a public port.
 
-TARGET is a port of this machine (22), host:port or unix:/path.
+TARGET is a port of this machine (22), host:port or, with a --name, unix:/path.
 
 Without --port the edge chooses one of its range, and gives the same one back to
 the same name.`,
