@@ -116,15 +116,22 @@ func (s *Streams) open() conn.ReceiveFunc {
 			}
 		}
 		n := 0
-		for n < len(bufs) && len(now.data) > 0 {
+		for now != nil && n < len(bufs) {
 			var p []byte
 			p, now.data, _ = nextFrame(now.data) // whole and sound: the reader has looked
 			sizes[n], eps[n] = copy(bufs[n], p), now.from
 			n++
-		}
-		if len(now.data) == 0 {
+			if len(now.data) > 0 {
+				continue
+			}
 			s.release(now)
-			now = nil
+			// A TLS record holds a dozen packets; the netstack joins more of them
+			// the more come at once.
+			select {
+			case now = <-s.in:
+			default:
+				now = nil
+			}
 		}
 		return n, nil
 	}
