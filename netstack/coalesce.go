@@ -95,19 +95,38 @@ func sameHeaders(a, b []byte) bool {
 func join(bufs [][]byte, offset, payload int) *stack.PacketBuffer {
 	first := bufs[0][offset:]
 	hdrLen := header.IPv6MinimumSize + int(header.TCP(first[header.IPv6MinimumSize:]).DataOffset())
-	view := buffer.NewViewSize(hdrLen + payload)
-	out := view.AsSlice()
-	n := copy(out, first)
-	for _, b := range bufs[1:] {
+	head := buffer.NewViewWithData(first[:hdrLen])
+	last := header.TCP(bufs[len(bufs)-1][offset+header.IPv6MinimumSize:])
+	header.IPv6(head.AsSlice()).SetPayloadLength(uint16(hdrLen - header.IPv6MinimumSize + payload))
+	header.TCP(head.AsSlice()[header.IPv6MinimumSize:]).SetFlags(uint8(last.Flags()))
+
+	body := buffer.NewViewSize(payload)
+	out, n := body.AsSlice(), 0
+	for _, b := range bufs {
 		n += copy(out[n:], b[offset+hdrLen:])
 	}
-	last := header.TCP(bufs[len(bufs)-1][offset+header.IPv6MinimumSize:])
-	header.IPv6(out).SetPayloadLength(uint16(hdrLen - header.IPv6MinimumSize + payload))
-	header.TCP(out[header.IPv6MinimumSize:]).SetFlags(uint8(last.Flags()))
-	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+	return packet(head, body)
 }
 
 // single makes a packet of one buffer.
 func single(b []byte) *stack.PacketBuffer {
-	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(buffer.NewViewWithData(b))})
+	v, ok := viewTCP(b)
+	if !ok {
+		return packet(buffer.NewViewWithData(b), nil)
+	}
+	return packet(buffer.NewViewWithData(b[:v.hdrLen]), buffer.NewViewWithData(b[v.hdrLen:]))
+}
+
+// packet makes a packet of one or two views, which it owns. The headers are
+// best in a view of their own: the stack copies the whole view that they are
+// in, up to three times, because it looks at them while the packet is shared
+// (PacketBuffer.headerView, Buffer.PullUp).
+func packet(head, body *buffer.View) *stack.PacketBuffer {
+	payload := buffer.MakeWithView(head)
+	if body != nil {
+		if err := payload.Append(body); err != nil {
+			panic(err) // only for a view that is nil
+		}
+	}
+	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 }

@@ -245,10 +245,11 @@ func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
 const (
-	// maxDatagram is the most that one UDP send carries over IPv4, cut by
-	// UDP GSO or not, and maxDatagrams how many it may be cut into (Linux:
-	// UDP_MAX_SEGMENTS in include/linux/udp.h).
-	maxDatagram  = 65535 - 20 - 8
+	// maxDatagram is the most that one UDP GSO send carries without the
+	// kernel cutting it in software, and maxDatagrams how many it may be cut
+	// into (Linux: gso_features_check in net/core/dev.c, with Ethernet, IPv6
+	// and UDP headers; UDP_MAX_SEGMENTS in include/linux/udp.h).
+	maxDatagram  = 65535 - 14 - 40 - 8
 	maxDatagrams = 64
 
 	// wireguardOverhead and wireguardPadding are what WireGuard makes of a
@@ -263,7 +264,7 @@ const (
 
 // GSOMaxSize implements stack.GSOEndpoint. A large segment is a whole number
 // of full packets, and as many as one UDP GSO send carries once they are
-// encrypted: 46 at an MTU of 1420. The sender subtracts
+// encrypted: 45 at an MTU of 1420. The sender subtracts
 // TCPTotalHeaderMaximumSize and one from the size, so this adds them.
 func (l *link) GSOMaxSize() uint32 {
 	mss := int(l.mtu) - header.IPv6MinimumSize - header.TCPMinimumSize - tcpOptions

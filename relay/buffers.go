@@ -5,9 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// bufferSize is the bytes moved at once: four TLS records, one large segment
-// of the netstack.
-const bufferSize = 64 << 10
+// bufferSize is the bytes moved at once: what the netstack, at its usual MTU,
+// sends as one large segment of 45 whole packets of 1,320 bytes. With 64 KiB,
+// each write ended in a small segment of its own, which cost 8–10 % of the CPU
+// time of a bulk transfer.
+const bufferSize = 45 * 1320
 
 type buffer [bufferSize]byte
 

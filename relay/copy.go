@@ -28,7 +28,7 @@ const lastWords = 5 * time.Second
 // It owns both connections from the call on. When ctx ends, both are aborted
 // and Copy returns context.Cause(ctx). Deadlines set earlier still hold; clear
 // them first. While no bytes move, it holds no buffer if the connection can be
-// waited on (see the package comment), and one of 64 KiB if not.
+// waited on (see the package comment), and one if not.
 func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
 	p := &pair{a: a, b: b, running: 2}
 	cancelled := make(chan struct{})

@@ -17,9 +17,12 @@ const (
 	// maxSegments is the most datagrams in one message: UDP_MAX_SEGMENTS of
 	// include/linux/udp.h was 64 before it was 128.
 	maxSegments = 64
-	// maxPayload is the most bytes in one message, for both families:
-	// 65535 less an IPv4 and a UDP header.
-	maxPayload = 65535 - 20 - 8
+	// maxPayload is the most bytes in one message of several datagrams, for
+	// both families: with UDP, IP and Ethernet headers it must stay below a
+	// device's gso_max_size, 65,536 for most, loopback among them. Beyond it
+	// the kernel cuts the message itself, packet by packet, and the receiver
+	// gets no large one (gso_features_check in net/core/dev.c).
+	maxPayload = 65535 - 14 - 40 - 8
 	// rxMessages is the most messages that one system call receives, each of
 	// up to maxSegments datagrams.
 	rxMessages = 32
