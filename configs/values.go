@@ -257,9 +257,9 @@ func parseBool(s string) (bool, error) {
 
 func parseProxyProtocol(s string) (int, error) {
 	switch s {
-	case "v1":
+	case "v1", "1":
 		return 1, nil
-	case "v2":
+	case "v2", "2":
 		return 2, nil
 	}
 	return 0, fmt.Errorf("%s is no version of the PROXY protocol; allowed: v1, v2", quote(s))

@@ -84,5 +84,6 @@ from there.`,
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	jsonFlag(cmd, &asJSON)
+	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -64,5 +64,6 @@ file:///srv/www with the keys listing and spa.`,
 	cmd.Flags().BoolVar(&spa, "spa", false, "answer with /index.html for pages that are no file, for single-page apps")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	jsonFlag(cmd, &asJSON)
+	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ the same name.`,
 		Args: exactly("TARGET"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]string{"kind": string(tunnel.TCP), "upstream": args[0]}
+			if _, only, err := net.SplitHostPort(port); err == nil {
+				port = only // --remote-addr of ngrok, which has the edge's name, too
+			}
 			if cmd.Flags().Changed("port") {
 				values["port"] = port
 			}
@@ -58,6 +62,7 @@ the same name.`,
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.TCP)
 	jsonFlag(cmd, &asJSON)
+	takeHabits(cmd.Flags())
 	return cmd
 }
 

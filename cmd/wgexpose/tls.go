@@ -58,5 +58,6 @@ edge gets a certificate and ends TLS, and the target gets plain bytes.`,
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.TLS)
 	jsonFlag(cmd, &asJSON)
+	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -12,10 +12,11 @@ import (
 )
 
 func (a *app) upCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	cmd := &cobra.Command{
-		Use:   "up [NAME…]",
-		Short: "Share the tunnels of the config file",
+		Use:     "up [NAME…]",
+		Aliases: []string{"start"},
+		Short:   "Share the tunnels of the config file",
 		Long: `Share all tunnels that the config file names, or only those given, until Ctrl-C.
 A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 		Example: `  wgexpose up
@@ -39,6 +40,9 @@ A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 				}
 				return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
 			}
+			if all && len(args) > 0 {
+				return usagef("give names or --all, not both")
+			}
 			tunnels, err := pick(cfg.Tunnels, args)
 			if err != nil {
 				return err
@@ -47,6 +51,7 @@ A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&all, "all", false, "share all tunnels, as without names")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
