@@ -317,6 +317,7 @@ func TestPage(t *testing.T) {
 		b.size(390, 844, "light")
 		b.until(`document.documentElement.scrollWidth <= 390`)
 		b.shoot(*pictures, "inspector-phone.png")
+		b.until(`[...document.querySelectorAll('.row')].some((e) => e.innerText.includes('page=1'))`)
 		b.eval(`[...document.querySelectorAll('.row')].find((e) => e.innerText.includes('page=1')).click()`)
 		b.until(`document.querySelector('#detail h2').innerText.includes('page=1') && getComputedStyle(document.querySelector('#master')).display === 'none'`)
 		b.until(`document.querySelector('[data-side=response] pre')`)
