@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -85,6 +87,36 @@ func TestRelease(t *testing.T) {
 		if snap := w.snap(); snap.publics[key].Revision != 0 || len(snap.publics) != 2 {
 			t.Errorf("%s: left are %v", name, snap.publics)
 		}
+	}
+}
+
+// A key file that is gone from beside its database is not replaced.
+func TestEdgeKeyIsNotReplaced(t *testing.T) {
+	ctx := t.Context()
+	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "edge.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	path := filepath.Join(t.TempDir(), keyFile)
+	key, err := edgeKey(ctx, s, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := edgeKey(ctx, s, path); err != nil || !again.Equal(key) {
+		t.Fatalf("the second start: %v", err)
+	}
+	if _, _, err := bootstrap(ctx, s, key.Public(), "example.com", time.Now().UTC()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := edgeKey(ctx, s, path); err == nil || !strings.Contains(err.Error(), path+" is missing") {
+		t.Errorf("without the file: %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a new key was written: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -79,6 +80,24 @@ func bootstrap(ctx context.Context, s store.Store, key keys.Public, domain strin
 		return puts(append(ops, more...)...)
 	})
 	return settings, was, err
+}
+
+// edgeKey reads this edge's key, or makes it at the first start. A key that is
+// gone from beside a database that knows it is not replaced: agents trust that
+// one alone, and a new file would hide what happened.
+func edgeKey(ctx context.Context, s store.Store, path string) (keys.Private, error) {
+	key, err := keys.Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	_, _, err = store.Read[store.Node](ctx, s, store.NodeKey(edgeNode))
+	if err == nil {
+		return keys.Private{}, fmt.Errorf("%s is missing, and agents trust the key in it alone: restore it from a copy, or start with an empty state directory and join all agents again", path)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return keys.Private{}, err
+	}
+	return keys.LoadOrCreate(path)
 }
 
 // selfOps make the record of this edge's own node.

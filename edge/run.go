@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,14 +129,14 @@ func (r *running) openState(ctx context.Context) (keys.Private, store.Settings, 
 	if err := dir.CheckVersion(stateVersion); err != nil {
 		return keys.Private{}, store.Settings{}, err
 	}
-	key, err := keys.LoadOrCreate(dir.Path(keyFile))
-	if err != nil {
-		return keys.Private{}, store.Settings{}, err
-	}
 	if r.store, err = openStore(ctx, dir); err != nil {
 		return keys.Private{}, store.Settings{}, err
 	}
 	r.opened(r.store.Close)
+	key, err := edgeKey(ctx, r.store, dir.Path(keyFile))
+	if err != nil {
+		return keys.Private{}, store.Settings{}, err
+	}
 	domain := r.cfg.Domain
 	if domain != "" {
 		if domain, err = tunnel.CanonicalHost(domain); err != nil {
@@ -150,6 +151,15 @@ func (r *running) openState(ctx context.Context) (keys.Private, store.Settings, 
 		r.warn(fmt.Sprintf("the domain changed from %s to %s: tunnels get their host names under the new one when their agents publish again", was, settings.Domain))
 	}
 	return key, settings, nil
+}
+
+// joined are the addresses in words.
+func joined(addrs []netip.AddrPort) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return strings.Join(words, " and ")
 }
 
 // warn is for the log and for whoever started the edge.
@@ -184,8 +194,11 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	r.opened(r.streams.close)
 	bind := wg.Join(r.streams.streams, udp...)
 	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: bind, Logger: r.log, Sent: r.stack.Sent})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on UDP %s for WireGuard: another program has this port; stop it, or choose another with --listen-wg", joined(addrs))
+	}
 	if err != nil {
-		return fmt.Errorf("listen on UDP %v for WireGuard: %w", addrs, err)
+		return fmt.Errorf("listen on UDP %s for WireGuard: %w", joined(addrs), err)
 	}
 	r.opened(r.dev.Close)
 	r.ready.WG = netip.AddrPortFrom(addrs[0].Addr(), udp[0].Port())
