@@ -300,6 +300,23 @@ func TestEdgeBusy(t *testing.T) {
 	r.tunnel(0, "app", TunnelUp)
 }
 
+// TestPendingCertificate: a tunnel whose certificate is on its way has no
+// public address yet, and gets it without anybody starting again.
+func TestPendingCertificate(t *testing.T) {
+	e := newFakeEdge(t)
+	dir, _ := joined(t, e)
+	e.order(func() { e.taken["app"] = control.CodeCertificatePending })
+	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
+	ev, _ := r.tunnel(0, "app", TunnelError)
+	if ev.PublicURL != "" || ev.Error == nil || ev.Error.Code != control.CodeCertificatePending {
+		t.Errorf("event %+v", ev)
+	}
+	e.order(func() { delete(e.taken, "app") })
+	if ev, _ = r.tunnel(0, "app", TunnelUp); ev.PublicURL == "" {
+		t.Errorf("event %+v", ev)
+	}
+}
+
 // TestDrain: connections that run may finish; new ones are refused and the
 // edge knows that the tunnel is gone.
 func TestDrain(t *testing.T) {

@@ -35,6 +35,13 @@ const (
 	// retryPause is the longest pause between two attempts. Agents that lost
 	// the same edge come back spread over it.
 	retryPause = 3 * time.Second
+	// retryPassing and retryRefused are the least pauses, and half of the
+	// longest, before tunnels that the edge does not serve are published
+	// again: those that wait for something there, and those that another
+	// agent must give up first.
+	retryPassing = time.Second
+	retryRefused = 20 * time.Second
+
 	// reportWait is how long a refused visitor's RST waits for the report
 	// that says why.
 	reportWait = 200 * time.Millisecond
@@ -395,8 +402,10 @@ func (l *link) publish(ctx context.Context, client *control.Client, session stri
 		switch {
 		case published != version:
 			again = time.After(time.Second + rand.N(time.Second))
-		case l.set.failing(l):
-			again = time.After(20*time.Second + rand.N(20*time.Second))
+		default:
+			if after := l.set.retry(l); after != 0 {
+				again = time.After(after + rand.N(after))
+			}
 		}
 		select {
 		case <-changed:

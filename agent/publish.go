@@ -369,7 +369,7 @@ func (s *set) refreshLocked(t *served) {
 // passing reports whether an edge's error may be gone at the next try, so that
 // nobody should give up for it.
 func passing(e *control.Error) bool {
-	return e.Code == control.CodeUnavailable || e.Code == control.CodeInternal
+	return e.Code == control.CodeUnavailable || e.Code == control.CodeInternal || e.Code == control.CodeCertificatePending
 }
 
 func (s *set) eventOf(t *served, state string) Event {
@@ -397,10 +397,20 @@ func (s *set) stop(err *control.Error) {
 	}
 }
 
-// failing reports whether a tunnel was refused by the edge of l, so that
-// publishing again after a while may help.
-func (s *set) failing(l *link) bool {
+// retry is after how long publishing again to the edge of l may help the
+// tunnels that it does not serve; 0 when it serves all.
+func (s *set) retry(l *link) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.wanted, func(t *served) bool { return t.answers[l].Error != nil })
+	var after time.Duration
+	for _, t := range s.wanted {
+		switch e := t.answers[l].Error; {
+		case e == nil:
+		case passing(e):
+			return retryPassing
+		default:
+			after = retryRefused
+		}
+	}
+	return after
 }

@@ -22,7 +22,10 @@ const (
 	CodeNotEnrolled   = "not_enrolled"   // the caller is not an agent of this edge
 	CodeNotFound      = "not_found"      // no such call, or nothing by that name
 	CodeUnavailable   = "unavailable"    // the edge is stopping; ask again
-	CodeInternal      = "internal"       // the edge's own fault; its log says more
+	// CodeCertificatePending is a tunnel's that is served as soon as its host
+	// name has a certificate; ask again.
+	CodeCertificatePending = "certificate_pending"
+	CodeInternal           = "internal" // the edge's own fault; its log says more
 )
 
 // Codes of an upstream that an agent cannot reach. They are also what visitors

@@ -63,7 +63,7 @@ func defaultLimits() limits {
 	return limits{
 		hello:      10 * time.Second,
 		greeted:    4096,
-		greetedPer: 256,
+		greetedPer: 2048, // an office behind one address may bring a thousand at once
 		header:     10 * time.Second,
 		idle:       2 * time.Minute,
 		dial:       10 * time.Second,

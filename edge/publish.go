@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,6 +28,7 @@ const (
 	// certWait bounds the wait for certificates in the answer; they are got
 	// all the same.
 	certWait = 5 * time.Second
+	certLook = 20 * time.Millisecond
 )
 
 // publisher plans what a publish request changes. It has no effects but those
@@ -42,7 +45,7 @@ type publisher struct {
 type publishPlan struct {
 	ops     []store.Op
 	answers []control.Published // one per spec, in order
-	hosts   []string            // host names that are served with TLS
+	hosts   map[string]int      // host names that are served with TLS, with the index of their answer
 	ports   map[uint16]int      // TCP ports to be open, with the index of their answer
 }
 
@@ -70,7 +73,7 @@ func (p publisher) plan(snap *snapshot, node tunnel.NodeID, specs []tunnel.Spec)
 // finish turns wants into operations and answers. Records that stay as they are
 // give no operation, so the same set again changes nothing.
 func (p publisher) finish(snap *snapshot, node tunnel.NodeID, wants []want, taken map[string]bool) (publishPlan, error) {
-	plan := publishPlan{answers: make([]control.Published, len(wants)), ports: make(map[uint16]int)}
+	plan := publishPlan{answers: make([]control.Published, len(wants)), hosts: make(map[string]int), ports: make(map[uint16]int)}
 	held := len(snap.owned[node])
 	for i := range wants {
 		w := &wants[i]
@@ -93,7 +96,7 @@ func (p publisher) finish(snap *snapshot, node tunnel.NodeID, wants []want, take
 		}
 		plan.answers[i].PublicURL = p.side.url(rec)
 		if w.spec.EndsTLSAtEdge() {
-			plan.hosts = append(plan.hosts, w.host)
+			plan.hosts[w.host] = i
 		}
 		if !w.spec.Kind.Hosted() {
 			plan.ports[w.port] = i
@@ -157,11 +160,42 @@ func (r *running) Publish(ctx context.Context, from tunnel.NodeID, req control.P
 	if r.certs != nil && len(plan.hosts) > 0 {
 		wait, cancel := context.WithTimeout(ctx, certWait)
 		defer cancel()
-		if err := r.certs.Manage(wait, plan.hosts...); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.certs.Manage(wait, slices.Sorted(maps.Keys(plan.hosts))...); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			r.log.Warn("certificates for an agent's tunnels", "agent", agent.Name, "err", err)
 		}
+		r.awaitCertificates(wait, plan)
 	}
 	return control.PublishReply{Tunnels: plan.answers}, nil
+}
+
+// awaitCertificates waits until every host of the plan has a certificate, or
+// ctx ends. Those without get an error in place of their public address, which
+// nobody could use yet: the agent asks again.
+func (r *running) awaitCertificates(ctx context.Context, plan publishPlan) {
+	missing := maps.Clone(plan.hosts)
+	look := time.NewTicker(certLook)
+	defer look.Stop()
+	for {
+		maps.DeleteFunc(missing, func(host string, _ int) bool { return r.certs.Covers(host) })
+		if len(missing) == 0 {
+			return
+		}
+		select {
+		case <-look.C:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	for host, i := range missing {
+		a := &plan.answers[i]
+		if a.Error != nil {
+			continue
+		}
+		a.PublicURL = ""
+		a.Error = &control.Error{Code: control.CodeCertificatePending, Message: fmt.Sprintf(
+			"there is no certificate for %s yet: visitors are served as soon as the certificate authority has issued one; the edge's log says what it waits for", host)}
+	}
 }
 
 // publish plans, commits and applies, for one agent at a time: the probe of a
