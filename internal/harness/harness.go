@@ -293,6 +293,18 @@ func (e *Edge) dialContext(ctx context.Context, network, addr string) (net.Conn,
 // Dial connects to a tcp:// public URL.
 func (e *Edge) Dial(url string) *net.TCPConn {
 	e.t.Helper()
+	c, err := e.TryDial(url)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return c
+}
+
+// TryDial is Dial for connections that the edge may turn away. It does so by a
+// reset after it has accepted, which may come before the dial has returned: the
+// error is then ECONNRESET.
+func (e *Edge) TryDial(url string) (*net.TCPConn, error) {
+	e.t.Helper()
 	addr, ok := strings.CutPrefix(url, "tcp://")
 	if !ok {
 		e.t.Fatalf("%s is no tcp:// URL", url)
@@ -301,13 +313,13 @@ func (e *Edge) Dial(url string) *net.TCPConn {
 	defer cancel()
 	c, err := e.dialContext(ctx, "tcp", addr)
 	if err != nil {
-		e.t.Fatal(err)
+		return nil, err
 	}
 	e.t.Cleanup(func() { c.Close() })
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		e.t.Fatal(err)
+		return nil, err
 	}
-	return c.(*net.TCPConn)
+	return c.(*net.TCPConn), nil
 }
 
 // Get asks for a page and returns status, error code and body.
