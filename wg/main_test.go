@@ -117,7 +117,13 @@ func newNode(t testing.TB, id byte, bind *UDPBind) *node {
 // openNode is newNode with a wrapped bind and a key.
 func openNode(t testing.TB, id byte, bind *UDPBind, wrapped conn.Bind, key keys.Private) *node {
 	t.Helper()
-	n := &node{key: key, pub: key.Public(), tun: newFakeTun(), bind: bind}
+	return openNodeOn(t, newFakeTun(), id, bind, wrapped, key)
+}
+
+// openNodeOn is openNode with a TUN device.
+func openNodeOn(t testing.TB, tun *fakeTun, id byte, bind *UDPBind, wrapped conn.Bind, key keys.Private) *node {
+	t.Helper()
+	n := &node{key: key, pub: key.Public(), tun: tun, bind: bind}
 	n.addr = netip.AddrFrom16([16]byte{0: 0xfd, 15: id})
 	var err error
 	n.Device, err = Open(Config{Key: key, Tun: n.tun, Bind: wrapped, Logger: testLogger(t)})

@@ -260,7 +260,15 @@ func TestSmallMTU(t *testing.T) {
 func TestDevicesOverASmallMTU(t *testing.T) {
 	var a, b *node
 	inSmallNetwork(t, 1300, func() {
-		a, b = newNode(t, 1, UDP(loopback4)), newNode(t, 2, UDP(loopback4))
+		open := func(id byte) *node {
+			tun := newFakeTun()
+			// At this event, wireguard-go opens the sockets on a goroutine of its
+			// own, whose thread is not in this network.
+			<-tun.events
+			bind := UDP(loopback4)
+			return openNodeOn(t, tun, id, bind, bind, newKey(t))
+		}
+		a, b = open(1), open(2)
 	})
 	introduce(t, a, b, b.bind.LocalAddr())
 	deliver(t, a, b, 0, 1420)
