@@ -45,7 +45,16 @@ let drawing = false;
 function draw() {
   if (drawing) return;
   drawing = true;
-  requestAnimationFrame(() => { drawing = false; drawList(); });
+  // A page that no screen shows gets no frames, and must not fall behind.
+  let frame = 0, timer = 0;
+  const now = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    drawing = false;
+    drawList();
+  };
+  frame = requestAnimationFrame(now);
+  timer = setTimeout(now, 200);
 }
 
 const rows = new Map(); // id → row
