@@ -158,16 +158,18 @@ type runner struct {
 	key     keys.Private
 	log     *slog.Logger
 	tunnels []Tunnel
-	process string  // random; see control.Presence
-	roll    *roll   // of the state directory, this process on it
-	last    []Event // by tunnel, as last told
-	refused []bool  // by tunnel
+	process string          // random; see control.Presence
+	roll    *roll           // of the state directory, this process on it
+	last    []Event         // by tunnel, as last told
+	refused []bool          // by tunnel
+	ending  <-chan struct{} // closed once the user has stopped Run
 
 	begun    bool // the tunnels were handed to an owner, or are served by this process as one
 	stranded bool // and that owner has ended: the edges keep the tunnels as away
 }
 
 func (r *runner) run(ctx context.Context) error {
+	r.ending = ctx.Done()
 	err := r.serve(ctx)
 	r.gone()
 	return err
@@ -244,6 +246,9 @@ func (r *runner) handle(m message) error {
 
 func (r *runner) tunnelEvent(m message) error {
 	e := *m.Event
+	if e.State != TunnelGone && r.stopped() {
+		return nil // an owner that ends as well lost its link, say: no news to a user who is leaving
+	}
 	if e.Name == "" { // from an owner that the edge has not told yet
 		e.Name = r.last[m.Index].Name
 	}
@@ -259,6 +264,16 @@ func (r *runner) tunnelEvent(m message) error {
 		return nil
 	}
 	return fromControl(m.Event.Error)
+}
+
+// stopped reports whether the user has stopped Run.
+func (r *runner) stopped() bool {
+	select {
+	case <-r.ending:
+		return true
+	default:
+		return false
+	}
 }
 
 // gone tells the end of those tunnels whose owner has not told it.
