@@ -50,6 +50,8 @@ type link struct {
 	events    chan tun.Event
 	closeOnce sync.Once
 
+	resets resets // RSTs that the stack sent
+
 	filtered atomic.Uint64 // inbound packets that admit refused
 	uncut    atomic.Uint64 // outbound packets that could not be emitted
 }
@@ -209,6 +211,7 @@ func (l *link) shut() {
 // goroutines that process segments, so it must not block.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for i, pkt := range pkts.AsSlice() {
+		l.resets.sent(pkt)
 		if err := l.queue.push(pkt); err != nil {
 			return i, err
 		}
