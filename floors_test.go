@@ -21,14 +21,15 @@ const module = "github.com/wgexpose/wgexpose"
 // from lower floors only, never from its own. "." is the root.
 var floors = map[string]int{
 	"keys":         0,
+	"meter":        0,
 	"statedir":     0,
 	"tunnel":       0,
 	"relay":        0,
 	"netstack":     0,
 	"netwatch":     0,
-	"inspect":      0,
 	"service":      0,
 	"static":       0,
+	"inspect":      1,
 	"store":        1,
 	"wg":           1,
 	"proxy":        1,

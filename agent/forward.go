@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/meter"
 	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -40,6 +41,7 @@ type served struct {
 	dials  chan struct{}   // a token for each dial under way
 	queue  chan struct{}   // a token for each visitor that waits for one of dials
 	conns  gate            // running connections, dials included
+	passed meter.Meter     // connections that reached the upstream
 	ctx    context.Context // of its connections: outlives the withdrawal until the drain is over
 	cancel context.CancelFunc
 	dial   context.Context // of dials under way: ends with the withdrawal
@@ -188,6 +190,8 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger, level slog.Level) {
 	log.Log(t.ctx, level, "connection opened")
 	start := time.Now()
+	t.passed.Begin(start)
+	defer func() { t.passed.End(time.Since(start)) }()
 	if t.ProxyProtocol != 0 {
 		if err := writeHeader(up, t.ProxyProtocol, visitor); err != nil {
 			log.Warn("PROXY header", "err", err)

@@ -79,8 +79,9 @@ type link struct {
 	reports chan report
 
 	how          Reach
-	streaming    atomic.Bool // packets go over TLS
-	watchNetwork watcher     // netwatch.Watch; tests have their own
+	streaming    atomic.Bool  // packets go over TLS
+	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
+	watchNetwork watcher      // netwatch.Watch; tests have their own
 }
 
 // transport is how packets go to the edge, or are to go.
@@ -216,10 +217,12 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 
 	g, gctx := errgroup.WithContext(life)
 	heard := make(chan struct{}, 1)
-	g.Go(func() error { return l.receive(ctx, stream, heard) })
+	l.latency.Store(0)
+	pings := pinger{start: time.Now()}
+	g.Go(func() error { return l.receive(ctx, stream, pings, heard) })
 	ask := make(chan struct{}, 1)
 	g.Go(func() error { return l.watch(gctx, n, heard, ask) })
-	g.Go(func() error { return l.send(gctx, ctx, stream, ask) })
+	g.Go(func() error { return l.send(gctx, ctx, stream, pings, ask) })
 	g.Go(func() error { return l.publish(gctx, client, hello.Session) })
 	if n.stream != nil && n.transport == TransportAuto {
 		g.Go(func() error { return l.upgrade(gctx, n, ask) })
@@ -248,7 +251,7 @@ func (l *link) refusal(err error) error {
 }
 
 // receive reads events until the stream ends.
-func (l *link) receive(ctx context.Context, stream *control.EventStream, heard chan<- struct{}) error {
+func (l *link) receive(ctx context.Context, stream *control.EventStream, pings pinger, heard chan<- struct{}) error {
 	for {
 		e, err := stream.Recv()
 		switch {
@@ -264,6 +267,9 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, heard c
 		select {
 		case heard <- struct{}{}:
 		default:
+		}
+		if took, ok := pings.latency(e.Pong); ok {
+			l.latency.Store(int64(max(took, 1)))
 		}
 		switch e.Type {
 		case control.EventSuperseded:
@@ -330,16 +336,19 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 
 // send sends heartbeats, one when asked to, and reports, and the end of the
 // stream when bye ends.
-func (l *link) send(ctx, bye context.Context, stream *control.EventStream, ask <-chan struct{}) error {
+func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings pinger, ask <-chan struct{}) error {
 	beat := time.NewTicker(control.Heartbeat)
 	defer beat.Stop()
+	if err := stream.Send(pings.ping()); err != nil { // so that a new link has a latency
+		return err
+	}
 	for {
 		var err error
 		select {
 		case <-beat.C:
-			err = stream.Send(control.AgentEvent{Type: control.EventHeartbeat})
+			err = stream.Send(pings.ping())
 		case <-ask:
-			err = stream.Send(control.AgentEvent{Type: control.EventHeartbeat})
+			err = stream.Send(pings.ping())
 		case r := <-l.reports:
 			err = stream.Send(r.event)
 			close(r.sent)

@@ -32,7 +32,7 @@ const (
 const (
 	askRun      = "run"      // take these tunnels, and tell what becomes of them
 	askWithdraw = "withdraw" // take them back; the second and last request
-	askStatus   = "status"
+	askStatus   = "status"   // may be asked again on the same connection
 )
 
 // request is a line from a guest.
@@ -42,6 +42,7 @@ type request struct {
 	PID     int      `json:"pid,omitempty"`
 	Name    string   `json:"name,omitempty"`    // run: on the roll
 	Tunnels []Tunnel `json:"tunnels,omitempty"` // run
+	Of      int      `json:"of,omitempty"`      // status: only what is of the command with this process id
 }
 
 // Types of a message.

@@ -181,12 +181,26 @@ func (g *guests) serve(c *localConn) error {
 	}
 	switch req.Type {
 	case askStatus:
-		st := g.owner.status()
-		return c.write(message{Type: msgStatus, Status: &st})
+		return g.status(c, req)
 	case askRun:
 		return g.run(c, req)
 	}
 	return c.write(message{Version: localVersion, Type: msgEnd, Error: &control.Error{Code: codeLocal, Message: "unknown request " + req.Type}})
+}
+
+// status answers until nobody asks any more, or the owner ends.
+func (g *guests) status(c *localConn, req request) error {
+	defer context.AfterFunc(g.ctx, func() { c.Close() })()
+	for {
+		st := g.owner.status(req.Of)
+		if err := c.write(message{Type: msgStatus, Status: &st}); err != nil {
+			return err
+		}
+		req = request{}
+		if err := c.read(&req); err != nil || req.Type != askStatus {
+			return nil // it has hung up, as all do in the end
+		}
+	}
 }
 
 // run serves one guest's tunnels until it withdraws them or has gone, or the
@@ -254,11 +268,12 @@ func (g *guests) release(mine *claim) bool {
 	return g.owner.set.withdraw(ctx, mine)
 }
 
-func (o *owner) status() Status {
+// status is how everything is, or with of only the tunnels of that process.
+func (o *owner) status(of int) Status {
 	st := Status{
 		Agent: o.state.Name, Node: o.state.Node, Domain: o.state.Domain, Overlay: o.state.Overlay,
 		Running: true, PID: os.Getpid(), Version: o.version,
 	}
-	o.set.status(&st)
+	o.set.status(&st, of)
 	return st
 }

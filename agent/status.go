@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/meter"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -35,6 +36,7 @@ type LinkStatus struct {
 	Reason    string    `json:"reason,omitempty"`
 	Transport string    `json:"transport,omitempty"`
 	Since     time.Time `json:"since"`
+	Latency   float64   `json:"latency_ms,omitempty"` // there and back through the overlay, of the last heartbeat; 0 until there was one
 }
 
 // TunnelStatus is how one tunnel is.
@@ -45,7 +47,8 @@ type TunnelStatus struct {
 	PublicURL   string         `json:"public_url,omitempty"`
 	Upstream    string         `json:"upstream"`
 	Error       *control.Error `json:"error,omitempty"`
-	Connections int            `json:"connections"` // now
+	Connections int            `json:"connections"` // now, with those whose upstream is being dialled
+	Conns       meter.Metrics  `json:"conns"`       // of those that reached the upstream, since this process holds the links
 	PID         int            `json:"pid"`         // of the command that serves it
 }
 
@@ -92,19 +95,25 @@ func unanswered(ctx context.Context, err error) error {
 	return fmt.Errorf("the wgexpose command that holds this agent's links does not answer; it may be stopped or starting: %w", err)
 }
 
-// status fills in what the set knows.
-func (s *set) status(st *Status) {
+// status fills in what the set knows, of all processes or one.
+func (s *set) status(st *Status, of int) {
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.links {
-		st.Links = append(st.Links, LinkStatus{
-			Edge: v.link.name, State: v.event.State, Reason: v.event.Reason, Transport: v.event.Transport, Since: v.event.Time,
-		})
+		l := LinkStatus{Edge: v.link.name, State: v.event.State, Reason: v.event.Reason, Transport: v.event.Transport, Since: v.event.Time}
+		if l.State == LinkUp {
+			l.Latency = v.link.delay()
+		}
+		st.Links = append(st.Links, l)
 	}
 	for _, t := range s.wanted {
+		if of != 0 && t.claim.pid != of {
+			continue
+		}
 		ts := TunnelStatus{
 			Name: t.named, Kind: t.Kind, State: t.last.State, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream,
-			Error: t.last.Error, Connections: t.conns.count(), PID: t.claim.pid,
+			Error: t.last.Error, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
 		}
 		if ts.State == "" { // the edge has not answered yet
 			ts.State = TunnelAway

@@ -87,6 +87,7 @@ type ServerEvent struct {
 	Domain  string `json:"domain,omitempty"`  // hello: the edge's domain
 	Version string `json:"version,omitempty"` // hello: of the edge's program
 	Message string `json:"message,omitempty"` // revoked, superseded, draining: for a person
+	Pong    uint64 `json:"pong,omitempty"`    // heartbeat: the Ping that it answers, at once
 	Error   *Error `json:"error,omitempty"`
 }
 
@@ -98,6 +99,7 @@ type AgentEvent struct {
 	Code   string    `json:"code,omitempty"`   // upstream: why not, one of the CodeUpstream constants
 	Error  string    `json:"error,omitempty"`  // upstream: why not, in words
 	At     time.Time `json:"at,omitzero"`      // when it was seen, by the agent's clock
+	Ping   uint64    `json:"ping,omitempty"`   // heartbeat: asks for one with this Pong; of meaning to the agent alone
 }
 
 // validator is a wire type that can tell whether it makes sense, and that

@@ -297,6 +297,9 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			if ev.Type == control.EventUpstream {
 				live.Report(ev.Tunnel, upstreamFailure(ev))
 			}
+			if ev.Ping != 0 {
+				err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat, Pong: ev.Ping})
+			}
 		case <-beat.C:
 			err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat})
 		case ev := <-s.note:

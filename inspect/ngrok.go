@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/wgexpose/wgexpose/meter"
 )
 
 // The calls that programs know from ngrok's local API, with the fields that
@@ -63,8 +65,8 @@ type ngrokConfig struct {
 }
 
 type ngrokMetrics struct {
-	Conns Metrics `json:"conns"`
-	HTTP  Metrics `json:"http"`
+	Conns meter.Metrics `json:"conns"`
+	HTTP  meter.Metrics `json:"http"`
 }
 
 type ngrokTunnels struct {

@@ -13,7 +13,7 @@ type session struct {
 	queue
 	insp   *Inspector
 	origin *origin
-	meter  *meter
+	meter  *meterPair
 
 	// The rest is for the worker that drains it.
 	readers [2]reader
@@ -296,7 +296,7 @@ func (s *session) complete(x *exchange, state State, at time.Time) {
 		}
 	})
 	if first {
-		s.meter.exchange(at, took)
+		s.meter.http.Add(at, took)
 	}
 }
 

@@ -1,6 +1,10 @@
 package inspect
 
-import "time"
+import (
+	"time"
+
+	"github.com/wgexpose/wgexpose/meter"
+)
 
 // Status is what the process around the inspector says of itself.
 type Status struct {
@@ -51,6 +55,7 @@ func (i *Inspector) Usage() Usage {
 
 // Metrics returns what was counted of a tunnel: its connections, and its
 // exchanges.
-func (i *Inspector) Metrics(tunnel string) (conns, http Metrics) {
-	return i.meters.of(tunnel).metrics(time.Now())
+func (i *Inspector) Metrics(tunnel string) (conns, http meter.Metrics) {
+	m, now := i.meters.of(tunnel), time.Now()
+	return m.conns.Read(now), m.http.Read(now)
 }

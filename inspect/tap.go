@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"time"
 )
 
 // Tap wraps the connection to an upstream of HTTP so that what passes it is
@@ -25,8 +26,9 @@ func (i *Inspector) tap(up net.Conn, open func(Meta, Redial) *session, m Meta, r
 		return up, nil
 	}
 	s := open(m, redial)
-	s.meter.opened()
-	t := &tapped{Conn: up, session: s}
+	now := time.Now()
+	s.meter.conns.Begin(now)
+	t := &tapped{Conn: up, session: s, began: now}
 	if _, ok := up.(interface{ CloseWrite() error }); ok {
 		return &halfTapped{t}, s
 	}
@@ -39,6 +41,7 @@ type tapped struct {
 	net.Conn
 	session *session
 	state   tapState
+	began   time.Time
 }
 
 // Write notes p before it is written: an answer can then never be noted before
@@ -100,7 +103,7 @@ func (t *tapped) Abort() {
 
 func (t *tapped) closed() {
 	if t.state.close() {
-		t.session.meter.closed()
+		t.session.meter.conns.End(time.Since(t.began))
 	}
 	t.end(func(e *ends) { e.closed = true })
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/wgexpose/wgexpose/meter"
 )
 
 type sessionReply struct {
@@ -24,8 +26,8 @@ func (s *server) session(w http.ResponseWriter, _ *http.Request) {
 
 type tunnelReply struct {
 	TunnelStatus
-	Conns Metrics `json:"conns"`
-	HTTP  Metrics `json:"http"`
+	Conns meter.Metrics `json:"conns"`
+	HTTP  meter.Metrics `json:"http"`
 }
 
 type statusReply struct {

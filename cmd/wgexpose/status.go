@@ -67,9 +67,9 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 	}
 	var links [][]string
 	for _, l := range s.Links {
-		links = append(links, []string{l.Edge, l.State, short(now.Sub(l.Since)), l.Transport, l.Reason})
+		links = append(links, []string{l.Edge, l.State, short(now.Sub(l.Since)), l.Transport, latency(l.Latency), l.Reason})
 	}
-	if err := a.section([]string{"EDGE", "LINK", "FOR", "TRANSPORT", "REASON"}, links); err != nil {
+	if err := a.section([]string{"EDGE", "LINK", "FOR", "TRANSPORT", "LATENCY", "REASON"}, links); err != nil {
 		return err
 	}
 	var tunnels [][]string
@@ -78,9 +78,17 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 		if t.Error != nil {
 			reason = t.Error.Message
 		}
-		tunnels = append(tunnels, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Upstream, strconv.Itoa(t.Connections), reason})
+		tunnels = append(tunnels, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Upstream, strconv.Itoa(t.Connections), strconv.FormatInt(t.Conns.Count, 10), reason})
 	}
-	return a.section([]string{"TUNNEL", "KIND", "STATE", "PUBLIC", "UPSTREAM", "CONNECTIONS", "REASON"}, tunnels)
+	return a.section([]string{"TUNNEL", "KIND", "STATE", "PUBLIC", "UPSTREAM", "OPEN", "CONNECTIONS", "REASON"}, tunnels)
+}
+
+// latency is that of a link in words; it is unknown until it was measured.
+func latency(ms float64) string {
+	if ms == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(ms, 'f', 1, 64) + " ms"
 }
 
 // section is a table under an empty line, or nothing.
