@@ -62,8 +62,11 @@ type Config struct {
 	Keep    bool          // go on while any of several tunnels is good
 	Reach   Reach         // of the process that holds the links
 	Version string        // of the program
-	Events  func(Event)   // called one at a time; may be nil
-	Logger  *slog.Logger  // nil discards
+
+	Certificates Certificates // of the process that holds the links
+
+	Events func(Event)  // called one at a time; may be nil
+	Logger *slog.Logger // nil discards
 
 	drain time.Duration // for running connections at the end; 0 = drainTimeout; tests shorten it
 }

@@ -34,6 +34,7 @@ const (
 // served is a tunnel that a set holds, with its running connections.
 type served struct {
 	Tunnel
+	set      *set
 	claim    *claim
 	index    int // in the claim's tunnels
 	upstream tunnel.Upstream
@@ -42,6 +43,7 @@ type served struct {
 	queue  chan struct{}   // a token for each visitor that waits for one of dials
 	conns  gate            // running connections, dials included
 	passed meter.Meter     // connections that reached the upstream
+	site   *site           // http whose TLS ends here; else nil
 	ctx    context.Context // of its connections: outlives the withdrawal until the drain is over
 	cancel context.CancelFunc
 	dial   context.Context // of dials under way: ends with the withdrawal
@@ -54,13 +56,16 @@ type served struct {
 	last    Event                       // as last told
 }
 
-func newServed(t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
+func newServed(set *set, t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
 	s := &served{
-		Tunnel: t, claim: c, index: index, upstream: u, named: t.Name,
+		Tunnel: t, set: set, claim: c, index: index, upstream: u, named: t.Name,
 		dials: make(chan struct{}, maxDials), queue: make(chan struct{}, maxWaiting), answers: map[*link]control.Published{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.dial, s.hangUp = context.WithCancel(s.ctx)
+	if t.Kind == tunnel.HTTP && t.EndsTLSAtAgent() {
+		s.site = newSite(s)
+	}
 	return s
 }
 
@@ -96,6 +101,9 @@ func (t *served) done() { <-t.dials }
 func (t *served) drain(ctx context.Context) {
 	empty := t.conns.shut()
 	t.hangUp()
+	if t.site != nil {
+		t.site.drain(ctx)
+	}
 	select {
 	case <-empty:
 	case <-ctx.Done():
@@ -110,6 +118,7 @@ type forwarder struct {
 	node    tunnel.NodeID
 	set     *set
 	link    *link
+	ends    *tlsEnd
 	log     *slog.Logger
 	open    gate
 }
@@ -140,39 +149,16 @@ func (f *forwarder) handle(r *netstack.Request) {
 }
 
 func (f *forwarder) serve(t *served, r *netstack.Request) {
-	visitor, ok := f.visitor(r.From())
-	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, ok), "upstream", t.Spec.Upstream)
-	if !t.turn() {
-		log.Debug("refused a visitor: the upstream is too slow to take those before", "dials", maxDials)
-		r.Reject()
+	visitor, one := f.visitor(r.From())
+	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, one), "upstream", t.Spec.Upstream)
+	if t.EndsTLSAtAgent() {
+		f.serveTLS(t, r, visitor, log)
 		return
 	}
-	protocol := "http/1.1"
-	if t.UpstreamProtocol == tunnel.HTTP2 {
-		protocol = "h2"
-	}
-	up, failure := dialUpstream(t.dial, t.upstream, protocol, t.InsecureUpstreamTLS)
-	t.done()
-	if t.dial.Err() != nil { // withdrawn meanwhile; nothing is known of the upstream
-		if up != nil {
-			up.Close()
-		}
+	up, connected := f.connect(t, log)
+	if !connected {
 		r.Reject()
 		return
-	}
-	changed := f.set.dialled(t, failure)
-	if failure != nil {
-		if changed {
-			log.Warn("upstream cannot be dialled", "err", failure)
-		}
-		// Before the RST, which cannot say why.
-		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, Code: failure.Code, Error: failure.Message, At: time.Now()})
-		r.Reject()
-		return
-	}
-	if changed {
-		log.Info("upstream is back")
-		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, OK: true, At: time.Now()})
 	}
 	c, err := r.Accept()
 	if err != nil { // the visitor has gone meanwhile
@@ -181,13 +167,63 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 		return
 	}
 	level := slog.LevelInfo
-	if !ok { // shared between visitors, whose requests the edge's log has
+	if !one { // shared between visitors, whose requests the edge's log has
 		level = slog.LevelDebug
 	}
 	f.relay(t, c, up, visitor, log, level)
 }
 
-func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger, level slog.Level) {
+// connect dials the upstream for a visitor. Where that fails, the edge has been
+// told why.
+func (f *forwarder) connect(t *served, log *slog.Logger) (net.Conn, bool) {
+	up, failure, news := t.connect(t.dial, log)
+	switch {
+	case failure != nil && failure.Code == codeBusy, up == nil && failure == nil:
+		return nil, false
+	case failure != nil:
+		// Before the RST, which cannot say why.
+		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, Code: failure.Code, Error: failure.Message, At: time.Now()})
+		return nil, false
+	case news:
+		f.link.report(control.AgentEvent{Type: control.EventUpstream, Tunnel: t.ID, OK: true, At: time.Now()})
+	}
+	return up, true
+}
+
+// codeBusy is the code of a dial that was not made: too many are under way.
+const codeBusy = "upstream_busy"
+
+// connect dials the upstream when it is its turn. news says that it went another
+// way than the last time. Without an upstream and without a failure ctx has ended,
+// and nothing is known.
+func (t *served) connect(ctx context.Context, log *slog.Logger) (up net.Conn, failure *control.Error, news bool) {
+	if !t.turn() {
+		log.Debug("refused a visitor: the upstream is too slow to take those before", "dials", maxDials)
+		return nil, &control.Error{Code: codeBusy, Message: "too many connections wait for the upstream"}, false
+	}
+	protocol := "http/1.1"
+	if t.UpstreamProtocol == tunnel.HTTP2 {
+		protocol = "h2"
+	}
+	up, failure = dialUpstream(ctx, t.upstream, protocol, t.InsecureUpstreamTLS)
+	t.done()
+	if ctx.Err() != nil { // withdrawn meanwhile, or the visitor has gone
+		if up != nil {
+			up.Close()
+		}
+		return nil, nil, false
+	}
+	news = t.set.dialled(t, failure)
+	switch {
+	case news && failure != nil:
+		log.Warn("upstream cannot be dialled", "err", failure)
+	case news:
+		log.Info("upstream is back")
+	}
+	return up, failure, news
+}
+
+func (f *forwarder) relay(t *served, c net.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger, level slog.Level) {
 	log.Log(t.ctx, level, "connection opened")
 	start := time.Now()
 	t.passed.Begin(start)
@@ -195,7 +231,7 @@ func (f *forwarder) relay(t *served, c *netstack.Conn, up net.Conn, visitor neti
 	if t.ProxyProtocol != 0 {
 		if err := writeHeader(up, t.ProxyProtocol, visitor); err != nil {
 			log.Warn("PROXY header", "err", err)
-			c.Abort()
+			relay.Abort(c)
 			up.Close()
 			return
 		}

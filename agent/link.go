@@ -82,6 +82,7 @@ type link struct {
 	streaming    atomic.Bool  // packets go over TLS
 	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
 	watchNetwork watcher      // netwatch.Watch; tests have their own
+	ends         *tlsEnd      // nil in tests that need none
 }
 
 // transport is how packets go to the edge, or are to go.
@@ -117,7 +118,7 @@ func (l *link) run(ctx context.Context) error {
 		return fmt.Errorf("link to %s: %w", l.name, err)
 	}
 	defer n.close()
-	f := &forwarder{overlay: l.overlay, node: l.self, set: l.set, link: l, log: l.log}
+	f := &forwarder{overlay: l.overlay, node: l.self, set: l.set, link: l, ends: l.ends, log: l.log}
 	n.stack.ForwardTCP(f.handle)
 	defer func() {
 		// The stack's end breaks what the drain left.

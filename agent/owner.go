@@ -58,6 +58,11 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	if err != nil {
 		r.log.Warn("some files of commands that ended stay in the state directory", "err", err)
 	}
+	ends, err := newTLSEnd(r.cfg.Certificates, o.dir, o.state.Domain, o.set, o.log)
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	o.muster = newMuster(others, regroup)
 	defer o.muster.end()
 	o.set.inherited = r.stranded || len(others) > 0
@@ -74,7 +79,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
 		l := newLink(edge, o.key, o.state, r.process, o.set, o.muster.all, o.log)
-		l.how = r.cfg.Reach
+		l.how, l.ends = r.cfg.Reach, ends
 		links.Go(func() {
 			if err := l.run(life); err != nil {
 				if control.CodeOf(err) == control.CodeRevoked {
@@ -84,6 +89,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 			}
 		})
 	}
+	links.Go(func() { ends.run(life) })
 	guests := newGuests(o, listener)
 	var accept errgroup.Group
 	accept.Go(guests.accept)

@@ -38,14 +38,15 @@ type set struct {
 	// and these. Set before any link runs.
 	inherited bool
 
-	mu      sync.Mutex     // guards all below, and the marked fields of served
-	version uint64         // of wanted; moves with each change
-	wanted  []*served      // in the order of their arrival
-	claims  []*claim       // those that are told what happens
-	links   []*linkView    // in the order of the edges
-	changed chan struct{}  // closed and replaced at each change of anything above
-	end     *control.Error // why nothing is served any more; nil while it is
-	settled bool           // nothing is withdrawn any more
+	mu      sync.Mutex                // guards all below, and the marked fields of served
+	version uint64                    // of wanted; moves with each change
+	wanted  []*served                 // in the order of their arrival
+	claims  []*claim                  // those that are told what happens
+	links   []*linkView               // in the order of the edges
+	changed chan struct{}             // closed and replaced at each change of anything above
+	certs   map[string]*control.Error // by host whose TLS ends here: why it has no certificate; nil: it has one
+	end     *control.Error            // why nothing is served any more; nil while it is
+	settled bool                      // nothing is withdrawn any more
 }
 
 // linkView is what a set knows of a link.
@@ -56,7 +57,7 @@ type linkView struct {
 }
 
 func newSet(log *slog.Logger) *set {
-	s := &set{log: log, changed: make(chan struct{})}
+	s := &set{log: log, changed: make(chan struct{}), certs: map[string]*control.Error{}}
 	s.table.Store(&map[tunnel.ID]*served{})
 	return s
 }
@@ -74,7 +75,7 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 		if err = errors.Join(err, t.Validate()); err != nil {
 			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		c.tunnels = append(c.tunnels, newServed(t, u, c, i))
+		c.tunnels = append(c.tunnels, newServed(s, t, u, c, i))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -349,6 +350,10 @@ func (s *set) refreshLocked(t *served) {
 		}
 	}
 	switch {
+	case url != "" && t.EndsTLSAtAgent() && s.certErrorLocked(url) != nil:
+		e := s.eventOf(t, TunnelError) // without an address: nobody could use it
+		e.Error = s.certErrorLocked(url)
+		s.tellLocked(t, e, false)
 	case url != "" && t.failure == nil:
 		e := s.eventOf(t, TunnelUp)
 		e.PublicURL = url

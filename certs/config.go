@@ -43,6 +43,14 @@ type Config struct {
 	CARoot     string      // PEM file of roots to trust for CA, besides the system's
 	Challenges []Challenge // those that visitors' listeners can serve; nil is all
 
+	// Apart is for a Domain that only limits what an internal authority vouches
+	// for, and gets no certificate by itself: it is somebody else's.
+	Apart bool
+
+	// Outcome, if set, is told each time that host's certificate has come into
+	// memory, with nil, and each time that it could not be had. It must not block.
+	Outcome func(host string, err error)
+
 	Logger *slog.Logger // nil discards
 
 	// Set by this package's tests; zero is the default.

@@ -117,7 +117,7 @@ func (l *live) run(ctx context.Context, opened func()) error {
 	}
 	defer close(l.closing)
 
-	if l.domain != "" {
+	if l.domain != "" && !l.cfg.Apart {
 		o := l.add(l.domain)
 		if l.acme == nil {
 			if l.keep(ctx, o); o.err != nil && ctx.Err() == nil {
@@ -176,7 +176,7 @@ func (l *live) clean(ctx context.Context) {
 
 // allowed reports whether host, canonical, may have a certificate.
 func (l *live) allowed(host string) bool {
-	return host != "" && (host == l.domain || l.cfg.Allowed != nil && l.cfg.Allowed(host))
+	return host != "" && (host == l.domain && !l.cfg.Apart || l.cfg.Allowed != nil && l.cfg.Allowed(host))
 }
 
 // covers reports whether a certificate in memory is good for host.
@@ -213,6 +213,9 @@ func (l *live) event(_ context.Context, event string, data map[string]any) error
 			err = errors.New("the authority gave no reason")
 		}
 		l.attempted(host, err)
+		if !l.covers(host) { // a renewal that failed leaves the one that there is
+			l.tell(host, err)
+		}
 	}
 	return nil
 }

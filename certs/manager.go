@@ -200,7 +200,7 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	if err != nil {
 		return nil, nil
 	}
-	if l.acme != nil && isChallenge(hello) {
+	if l.acme != nil && IsChallenge(hello) {
 		if !l.allowed(host) {
 			return nil, nil
 		}

@@ -35,8 +35,11 @@ func subjects(host, domain string) []string {
 	return []string{host}
 }
 
-// isChallenge reports whether hello is an ACME authority's TLS-ALPN-01 probe
+// ChallengeProtocol is what a TLS-ALPN-01 probe asks for by ALPN (RFC 8737).
+const ChallengeProtocol = acmez.ACMETLS1Protocol
+
+// IsChallenge reports whether hello is an ACME authority's TLS-ALPN-01 probe
 // (RFC 8737 section 3: exactly this one protocol).
-func isChallenge(hello *tls.ClientHelloInfo) bool {
-	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol
+func IsChallenge(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ChallengeProtocol
 }

@@ -110,8 +110,15 @@ func (l *live) keep(ctx context.Context, o *order) {
 
 func (l *live) settle(o *order, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	o.settleLocked(err)
+	l.mu.Unlock()
+	l.tell(o.host, err)
+}
+
+func (l *live) tell(host string, err error) {
+	if l.cfg.Outcome != nil {
+		l.cfg.Outcome(host, err)
+	}
 }
 
 // forget ends o: the next want begins anew.

@@ -62,7 +62,7 @@ func (e *fakeEdge) serve(t *testing.T, m *Manager, httpLn, httpsLn net.Listener)
 			c := m.TLSConfig()
 			get := c.GetCertificate
 			c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-				if isChallenge(hello) {
+				if IsChallenge(hello) {
 					e.onProbe()
 				}
 				return get(hello)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/statedir"
 )
 
@@ -17,6 +18,13 @@ type Agent struct {
 	State     string   // the state directory
 	Transport string   // auto, udp or tls
 	Proxy     string   // for tls: a URL, "off", or "" for what the environment says
+
+	// Where the certificates of tunnels whose TLS ends at this agent come from.
+	Certificates certs.Mode // certs.ACME or certs.Internal
+	ACMEEmail    string
+	ACMECA       string // ACME directory; empty: certmagic's default
+	ACMERoot     string // file of roots to trust for it, besides the system's
+
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	Tunnels   []Tunnel // in the order of the file
@@ -29,6 +37,10 @@ func agentSettings() []setting {
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},
 		{"transport", "auto", "`WAY` to the edge: udp, tls (WireGuard inside of HTTPS, for networks without UDP), auto for whichever works"},
 		{"proxy", "", "`URL` of a proxy for transport tls: http://[USER:PASSWORD@]HOST:PORT, https:// or socks5://; off for none (default: as HTTPS_PROXY says)"},
+		{"certificates", "acme", "where certificates for tunnels with terminate_at agent come from, `MODE`: acme (agrees to the authority's terms of service) or internal (an own CA)"},
+		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
+		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
+		{"acme_root", "", "`FILE` with the root certificates to trust for that authority's own address, in PEM"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}
@@ -37,8 +49,8 @@ func agentSettings() []setting {
 // AgentFile is the file that is read when none is named; it need not be there.
 func AgentFile() (string, error) { return userFile("wgexpose.yml") }
 
-// AgentFlags adds the flags that LoadAgent reads: --config, --state, --transport,
-// --proxy, --log-level and --log-format.
+// AgentFlags adds the flags that LoadAgent reads, --config and one for each
+// setting.
 func AgentFlags(flags *pflag.FlagSet) {
 	addFlags(flags, agentSettings(), shown(AgentFile))
 }
@@ -64,6 +76,12 @@ func (m *merged) agent() (Agent, error) {
 		State:     take(m, "state", parseText),
 		Transport: take(m, "transport", parseTransport),
 		Proxy:     take(m, "proxy", parseProxy),
+
+		Certificates: take(m, "certificates", parseCertificates),
+		ACMEEmail:    take(m, "acme_email", parseEmail),
+		ACMECA:       take(m, "acme_ca", parseCA),
+		ACMERoot:     take(m, "acme_root", parseText),
+
 		LogLevel:  take(m, "log_level", parseLogLevel),
 		LogFormat: take(m, "log_format", parseLogFormat),
 	}
@@ -78,6 +96,8 @@ func (m *merged) agent() (Agent, error) {
 	}
 	return cfg, m.err()
 }
+
+func parseCertificates(s string) (certs.Mode, error) { return oneOf(s, certs.ACME, certs.Internal) }
 
 func (m *merged) tunnels(f field) []Tunnel {
 	if isNull(f.value) {

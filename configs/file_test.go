@@ -123,7 +123,7 @@ func TestMistakes(t *testing.T) {
 		text string
 		want []string // one for each line of the error, in order
 	}{
-		{"unknown key", agent, "\nstat: x\n", []string{`^test.yml:2: stat: unknown key; allowed here: state, transport, proxy, log_level, log_format, tunnels$`}},
+		{"unknown key", agent, "\nstat: x\n", []string{`^test.yml:2: stat: unknown key; allowed here: state, transport, proxy, certificates, acme_email, acme_ca, acme_root, log_level, log_format, tunnels$`}},
 		{"unknown tunnel key", agent, "tunnels:\n  app:\n    kind: http\n    upstream: 1\n    uri: x\n",
 			[]string{`^test.yml:5: tunnels.app.uri: unknown key; allowed here: kind, upstream, url, port,`}},
 		{"other process's key", agent, "listen_wg: :1\n", []string{`^test.yml:1: listen_wg: unknown key`}},
@@ -159,9 +159,11 @@ func TestMistakes(t *testing.T) {
 		{"port of http", agent, "tunnels:\n  app: {kind: http, upstream: 1, port: 2}\n", []string{`^test.yml:2: tunnels.app.port: belongs to a tunnel of kind tcp; this one is http$`}},
 		{"url of tcp", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, url: a.example.com}\n", []string{`tunnels.app.url: belongs to a tunnel of kind http`}},
 		{"port range", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, port: 65536}\n", []string{`tunnels.app.port: "65536" is no port; allowed: 1 to 65535$`}},
-		{"TLS at the agent", agent, "tunnels:\n  app: {kind: tls, upstream: 1, terminate_at: agent}\n", []string{`tunnels.app.terminate_at: an agent cannot end TLS yet: .*; allowed: upstream, edge$`}},
-		{"TLS nowhere", agent, "tunnels:\n  app: {kind: tls, upstream: 1, terminate_at: cloud}\n", []string{`tunnels.app.terminate_at: .*; allowed: upstream, edge$`}},
-		{"TLS of http", agent, "tunnels:\n  app: {kind: http, upstream: 1, terminate_at: edge}\n", []string{`tunnels.app.terminate_at: belongs to a tunnel of kind tls; this one is http$`}},
+		{"TLS nowhere", agent, "tunnels:\n  app: {kind: tls, upstream: 1, terminate_at: cloud}\n", []string{`tunnels.app.terminate_at: .*; allowed: upstream, agent, edge$`}},
+		{"TLS of http", agent, "tunnels:\n  app: {kind: http, upstream: 1, terminate_at: upstream}\n", []string{`tunnels.app.terminate_at: .*; allowed: edge, agent$`}},
+		{"TLS of tcp", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, terminate_at: agent}\n", []string{`tunnels.app.terminate_at: belongs to a tunnel of kind http or tls; this one is tcp$`}},
+		{"password of whom the edge does not see", agent, "tunnels:\n  app: {kind: http, upstream: 1, terminate_at: agent, basic_auth: 'me:secret', cidr_allow: 192.0.2.1}\n",
+			[]string{`tunnels.app.basic_auth: is for the edge to enforce, which sees no requests where TLS ends at the agent`}},
 		{"PROXY header of http", agent, "tunnels:\n  app: {kind: http, upstream: 1, proxy_protocol: v1}\n", []string{`tunnels.app.proxy_protocol: belongs to a tunnel of kind tcp or tls; this one is http$`}},
 		{"tls:// of http", agent, "tunnels:\n  app: {kind: http, upstream: 1, url: 'tls://a.example.com'}\n", []string{`tunnels.app.url: .*; allowed: https://HOST`}},
 		{"proxy protocol", agent, "tunnels:\n  app: {kind: tcp, upstream: 1, proxy_protocol: v3}\n", []string{`tunnels.app.proxy_protocol: .*; allowed: v1, v2$`}},

@@ -58,11 +58,15 @@ func processes() map[string]process {
 			flags:    AgentFlags,
 			load:     func(f *pflag.FlagSet) (any, error) { return LoadAgent(f) },
 			get: map[string]func(any) string{
-				"state":      agent(func(a Agent) string { return a.State }),
-				"transport":  agent(func(a Agent) string { return a.Transport }),
-				"proxy":      agent(func(a Agent) string { return a.Proxy }),
-				"log_level":  agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
-				"log_format": agent(func(a Agent) string { return string(a.LogFormat) }),
+				"state":        agent(func(a Agent) string { return a.State }),
+				"transport":    agent(func(a Agent) string { return a.Transport }),
+				"certificates": agent(func(a Agent) string { return string(a.Certificates) }),
+				"acme_email":   agent(func(a Agent) string { return a.ACMEEmail }),
+				"acme_ca":      agent(func(a Agent) string { return a.ACMECA }),
+				"acme_root":    agent(func(a Agent) string { return a.ACMERoot }),
+				"proxy":        agent(func(a Agent) string { return a.Proxy }),
+				"log_level":    agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
+				"log_format":   agent(func(a Agent) string { return string(a.LogFormat) }),
 			},
 		},
 		"edge": {
@@ -112,6 +116,10 @@ func three(key string) (file, variable, flag string) {
 		return "file@example.com", "variable@example.com", "flag@example.com"
 	case "acme_ca":
 		return "https://file.example.com/dir", "https://variable.example.com/dir", "https://flag.example.com/dir"
+	case "acme_root":
+		return "/srv/file.pem", "/srv/variable.pem", "/srv/flag.pem"
+	case "certificates":
+		return "internal", "acme", "internal"
 	case "transport":
 		return "udp", "tls", "udp"
 	case "proxy":
@@ -180,7 +188,7 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	isolate(t)
 	want := map[string]map[string]string{
-		"agent": {"transport": "auto", "proxy": "", "log_level": "warn", "log_format": "text"},
+		"agent": {"transport": "auto", "proxy": "", "certificates": "acme", "acme_email": "", "acme_ca": "", "acme_root": "", "log_level": "warn", "log_format": "text"},
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",

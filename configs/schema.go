@@ -50,6 +50,8 @@ func words(key string) []string {
 		return []string{string(LogText), string(LogJSON)}
 	case "tls":
 		return []string{string(certs.ACME), string(certs.Internal), string(certs.Off)}
+	case "certificates":
+		return []string{string(certs.ACME), string(certs.Internal)}
 	case "kind":
 		var kinds []string
 		for _, kind := range []tunnel.Kind{"http", "tcp", "tls", "udp"} {
@@ -59,7 +61,7 @@ func words(key string) []string {
 		}
 		return kinds
 	case "terminate_at":
-		return []string{"upstream", "edge"}
+		return []string{"upstream", tunnel.AtAgent, tunnel.AtEdge}
 	case "proxy_protocol":
 		return []string{"v1", "v2"}
 	case "upstream_protocol":
@@ -147,7 +149,7 @@ func tunnelHelp(key string) string {
 		"host_header":            "http: sent to the upstream in place of the visitor's Host",
 		"upstream_protocol":      "http: what the upstream speaks; http2 for gRPC and its like",
 		"compression":            "http: compress texts for visitors that ask for it, where the upstream has not",
-		"terminate_at":           "tls: who ends TLS, the upstream itself or the edge",
+		"terminate_at":           "who ends TLS: the edge (http: unless it says otherwise), this agent with a certificate of its own, or the upstream itself (tls: unless it says otherwise)",
 		"proxy_protocol":         "tcp, tls: tell the upstream the visitor's address with a PROXY header",
 		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; true unless it says false",
 		"listing":                "http: list a folder that has no index.html; true unless it says false",

@@ -21,7 +21,7 @@ type Tunnel struct {
 	HostHeader        string // http: sent to the upstream in place of the visitor's
 	UpstreamProtocol  string // http: tunnel.HTTP2, or empty for HTTP/1.1
 	Compression       bool   // http: the edge compresses answers that the upstream did not
-	TerminateAt       string // tls: tunnel.AtEdge, or empty for the upstream
+	TerminateAt       string // tls: tunnel.AtEdge, tunnel.AtAgent, or empty for the upstream; http: tunnel.AtAgent, or empty for the edge
 	ProxyProtocol     int    // tcp, tls: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
 	Folder            string // http with a file:// upstream: its absolute path
@@ -51,7 +51,7 @@ func kindsOf(key string) []tunnel.Kind {
 	case "port":
 		return []tunnel.Kind{tunnel.TCP}
 	case "terminate_at":
-		return []tunnel.Kind{tunnel.TLS}
+		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
 	case "proxy_protocol":
 		return []tunnel.Kind{tunnel.TCP, tunnel.TLS}
 	}
@@ -66,16 +66,23 @@ func joinKinds(kinds []tunnel.Kind) string {
 	return strings.Join(words, " or ")
 }
 
-// parseTerminateAt reads where TLS ends; empty is the upstream.
-func parseTerminateAt(s string) (string, error) {
-	if s == "agent" {
-		return "", errors.New("an agent cannot end TLS yet: it has no certificates of its own; allowed: upstream, edge")
+// parseTerminateAt reads where TLS ends; the place that needs no word is empty.
+func parseTerminateAt(kind tunnel.Kind, s string) (string, error) {
+	usual, places := tunnel.AtEdge, []string{tunnel.AtEdge, tunnel.AtAgent}
+	if kind == tunnel.TLS {
+		usual, places = "upstream", []string{"upstream", tunnel.AtAgent, tunnel.AtEdge}
 	}
-	at, err := oneOf(s, "upstream", tunnel.AtEdge)
-	if at == "upstream" {
+	at, err := oneOf(s, places...)
+	if at == usual {
 		at = ""
 	}
 	return at, err
+}
+
+// enforcedByEdge are the keys of what an edge does with requests, which it does not
+// see where TLS ends at the agent.
+func enforcedByEdge() []string {
+	return []string{"basic_auth", "request_header_add", "request_header_remove", "response_header_add", "response_header_remove"}
 }
 
 // ParseTunnel checks a tunnel whose settings are given as text by key; a key
@@ -148,7 +155,7 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 		case "compression":
 			t.Compression, err = parseBool(value)
 		case "terminate_at":
-			t.TerminateAt, err = parseTerminateAt(value)
+			t.TerminateAt, err = parseTerminateAt(t.Kind, value)
 		case "proxy_protocol":
 			t.ProxyProtocol, err = parseProxyProtocol(value)
 		case "upstream_tls_verify":
@@ -173,6 +180,11 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 		}
 		if err != nil {
 			problem(key, err)
+		}
+	}
+	for _, key := range enforcedByEdge() {
+		if _, set := values[key]; set && t.TerminateAt == tunnel.AtAgent && t.Kind == tunnel.HTTP {
+			problem(key, errors.New("is for the edge to enforce, which sees no requests where TLS ends at the agent: leave it out, or terminate_at agent"))
 		}
 	}
 	return t, problems

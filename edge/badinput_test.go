@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/proxy"
 )
 
 // seen is what reached an upstream, one line for each request.
@@ -196,7 +198,7 @@ func TestTooLargeHeader(t *testing.T) {
 	var upstream seen
 	r.upstream(1, upstream.serve)
 	r.apply(httpEntry(1, "app.edge.test"))
-	large := strings.Repeat("x", maxHeader)
+	large := strings.Repeat("x", proxy.MaxHeader)
 	for name, head := range map[string]string{
 		"one field": "GET / HTTP/1.1\r\n" + host + "X: " + large + large + "\r\n\r\n",
 		"many":      "GET / HTTP/1.1\r\n" + host + strings.Repeat("X: "+large[:1000]+"\r\n", 140) + "\r\n",
@@ -218,7 +220,7 @@ func TestTooLargeHeader(t *testing.T) {
 			t.Errorf("HTTP/2: %s", res.Status)
 		}
 	}
-	req.Header.Set("X", large[:maxHeader-4096])
+	req.Header.Set("X", large[:proxy.MaxHeader-4096])
 	if res, _ := r.do(r.client(nil), req); res.StatusCode != 200 {
 		t.Errorf("a header within the limit: %s", res.Status)
 	}

@@ -36,9 +36,13 @@ func (p publisher) read(spec tunnel.Spec) want {
 		w.port = spec.Port
 		return w
 	}
-	if spec.Kind == tunnel.TLS && p.side.scheme != "https" {
+	if spec.PassesTLS() && p.side.scheme != "https" {
+		instead := "share the service with wgexpose tcp"
+		if spec.Kind == tunnel.HTTP {
+			instead = "leave --terminate-at agent out"
+		}
 		w.err = &control.Error{Code: control.CodeBadRequest,
-			Message: "this edge runs with --tls off and has no port for TLS: share the service with wgexpose tcp, or have the edge's owner turn TLS on"}
+			Message: "this edge runs with --tls off and has no port for TLS: " + instead + ", or have the edge's owner turn TLS on"}
 		return w
 	}
 	switch {

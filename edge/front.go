@@ -14,6 +14,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/proxy"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -64,8 +65,8 @@ func defaultLimits() limits {
 		hello:      10 * time.Second,
 		greeted:    4096,
 		greetedPer: 2048, // an office behind one address may bring a thousand at once
-		header:     10 * time.Second,
-		idle:       2 * time.Minute,
+		header:     proxy.HeaderTime,
+		idle:       proxy.IdleTime,
 		dial:       10 * time.Second,
 		dials:      4096, // what agents let wait, see maxWaiting in agent
 		drain:      10 * time.Second,

@@ -1,9 +1,7 @@
 package edge
 
 import (
-	"bytes"
 	"context"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,9 +13,6 @@ import (
 	"github.com/wgexpose/wgexpose/proxy"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
-
-// maxHeader bounds a request's header, in bytes; 431 beyond.
-const maxHeader = 64 << 10
 
 // server is one of the front's HTTP servers and its listener.
 type server struct {
@@ -38,7 +33,6 @@ func (f *front) servers() []*server {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
 		s.http.TLSConfig = g.config
-		s.http.Protocols.SetHTTP2(true)
 		all = append(all, s)
 	}
 	if f.cfg.HTTP != nil {
@@ -46,32 +40,17 @@ func (f *front) servers() []*server {
 		if f.certs != nil {
 			handler = f.certs.HTTPChallenge(http.HandlerFunc(f.redirect))
 		}
-		all = append(all, f.server("http", strictListener{f.steady(f.cfg.HTTP)}, handler))
+		all = append(all, f.server("http", proxy.Strict(f.steady(f.cfg.HTTP)), handler))
 	}
 	return all
 }
 
-// server makes one server. There is no limit on how long a request or an answer
-// may take: uploads are large, streams are endless.
+// server makes one server.
 func (f *front) server(name string, l net.Listener, h http.Handler) *server {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	return &server{
-		name:     name,
-		listener: l,
-		http: &http.Server{
-			Handler:           f.observed(h),
-			Protocols:         &protocols,
-			ReadHeaderTimeout: f.limits.header,
-			IdleTimeout:       f.limits.idle,
-			MaxHeaderBytes:    maxHeader,
-			// A visitor that vanished without a word holds its streams until a ping
-			// goes unanswered. HTTP/1.1 has TCP's keepalive for that.
-			HTTP2:       &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-			BaseContext: func(net.Listener) context.Context { return f.base },
-			ErrorLog:    log.New(serverLog{f.log.With("server", name)}, "", 0),
-		},
-	}
+	s := proxy.NewServer(f.observed(h), f.log.With("server", name))
+	s.ReadHeaderTimeout, s.IdleTimeout = f.limits.header, f.limits.idle
+	s.BaseContext = func(net.Listener) context.Context { return f.base }
+	return &server{name: name, listener: l, http: s}
 }
 
 // serve serves until drain or close.
@@ -98,17 +77,13 @@ func (s *server) close() { _ = s.http.Close() }
 
 // serveSite answers a request for a tunnel's host.
 func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
-	if ambiguous(r) {
-		proxy.WriteProblem(w, r, badRequest)
-		return
-	}
-	host, err := tunnel.CanonicalHost(hostOnly(r.Host))
+	host, err := tunnel.CanonicalHost(proxy.HostOnly(r.Host))
 	if err != nil {
-		proxy.WriteProblem(w, r, badHost)
+		proxy.WriteProblem(w, r, proxy.BadHost)
 		return
 	}
 	if r.TLS != nil && !f.sameConnection(r.TLS.ServerName, host) {
-		proxy.WriteProblem(w, r, misdirected)
+		proxy.WriteProblem(w, r, proxy.Misdirected)
 		return
 	}
 	// Once more, and not only at the handshake: connections live long, and
@@ -118,25 +93,13 @@ func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {
 		proxy.WriteProblem(w, r, unknownHost)
 		return
 	}
-	if rt.entry.Kind != tunnel.HTTP {
+	if rt.entry.PassesTLS() {
 		// A browser may send it here, on a connection to another host of the same
 		// certificate.
-		proxy.WriteProblem(w, r, misdirected)
+		proxy.WriteProblem(w, r, proxy.Misdirected)
 		return
 	}
 	rt.ServeHTTP(w, r)
-}
-
-// ambiguous reports whether r, which came over HTTP/2, could be read in two ways:
-// net/http takes the first of several lengths, anything else than a length for 0,
-// and blanks in a path. HTTP/1.1 is a strictConn's matter.
-func ambiguous(r *http.Request) bool {
-	if r.ProtoMajor < 2 {
-		return false
-	}
-	lengths := r.Header["Content-Length"]
-	return len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) ||
-		strings.Contains(r.RequestURI, " ")
 }
 
 // sameConnection reports whether a connection opened for sni may carry a request
@@ -154,9 +117,9 @@ func (f *front) sameConnection(sni, host string) bool {
 // redirect sends a visitor of plain HTTP to HTTPS. It does so for names with and
 // without a tunnel alike, so that names cannot be tried out here.
 func (f *front) redirect(w http.ResponseWriter, r *http.Request) {
-	host, err := tunnel.CanonicalHost(hostOnly(r.Host))
+	host, err := tunnel.CanonicalHost(proxy.HostOnly(r.Host))
 	if err != nil {
-		proxy.WriteProblem(w, r, badHost)
+		proxy.WriteProblem(w, r, proxy.BadHost)
 		return
 	}
 	if !f.ours(host) {
@@ -189,14 +152,6 @@ func (f *front) ours(host string) bool {
 	domain := f.cfg.Domain
 	return domain == "" || host == domain || strings.HasSuffix(host, "."+domain) ||
 		f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
-}
-
-// hostOnly takes the port off a Host header.
-func hostOnly(hostport string) string {
-	if host, _, err := net.SplitHostPort(hostport); err == nil {
-		return host
-	}
-	return hostport
 }
 
 // observed counts requests as under way, and logs them at debug level.
@@ -232,18 +187,4 @@ func (w *observedWriter) WriteHeader(status int) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
-}
-
-// serverLog takes what net/http's server has to say: panics, which are our own
-// mistakes, and noise that any visitor can cause.
-type serverLog struct{ log *slog.Logger }
-
-func (l serverLog) Write(line []byte) (int, error) {
-	text := string(bytes.TrimSpace(line))
-	if strings.Contains(text, "panic serving") {
-		l.log.Error("a request handler panicked", "err", text)
-	} else {
-		l.log.Debug("http server", "err", text)
-	}
-	return len(line), nil
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/control"
+
+	"github.com/wgexpose/wgexpose/proxy"
 )
 
 func greet(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello from "+r.Host) }
@@ -360,7 +362,7 @@ func TestHeaderLimits(t *testing.T) {
 			},
 		} {
 			req := r.request("GET", "https://app.edge.test/", nil)
-			req.Header.Set("X-Large", strings.Repeat("x", maxHeader+8<<10))
+			req.Header.Set("X-Large", strings.Repeat("x", proxy.MaxHeader+8<<10))
 			res, err := r.client(change).Do(req)
 			if name == "h2" && err != nil && strings.HasPrefix(errors.Unwrap(err).Error(), "http2: ") {
 				continue // the client heeds the limit that HTTP/2 announces, or the server ends the connection

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wgexpose/wgexpose/proxy"
+	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -41,7 +43,7 @@ type greeter struct {
 	listener net.Listener
 	config   *tls.Config
 	greeted  chan net.Conn
-	room     *waitingRoom
+	room     *relay.WaitingRoom
 
 	ctx  context.Context // ends with the listener; its cause is Accept's error
 	stop context.CancelCauseFunc
@@ -54,7 +56,7 @@ func newGreeter(f *front, l net.Listener) *greeter {
 		config.GetCertificate = f.cfg.Streams.orSelfSigned(config.GetCertificate, f.cfg.Streams.isHost)
 	}
 	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn),
-		room: newWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
+		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	return g
 }
@@ -70,10 +72,10 @@ func (g *greeter) run() {
 			g.stop(err)
 			return
 		}
-		place, ok := g.room.enter(conn)
+		place, ok := g.room.Enter(conn)
 		if !ok {
 			g.front.log.Debug("visitor turned away", "visitor", conn.RemoteAddr(), "err", "too many connections of this address are being greeted")
-			abort(conn)
+			relay.Abort(conn)
 			continue
 		}
 		greeting.Go(func() { g.greet(conn, place) })
@@ -98,9 +100,9 @@ func (g *greeter) Close() error {
 
 // greet reads what a visitor wants and finishes TLS with it, or turns it away. It
 // owns conn.
-func (g *greeter) greet(conn net.Conn, place *place) {
+func (g *greeter) greet(conn net.Conn, place *relay.Place) {
 	greeted := g.welcome(conn)
-	if place.leave(); greeted == nil {
+	if place.Leave(); greeted == nil {
 		return
 	}
 	select {
@@ -162,11 +164,8 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	if !release() {
 		return nil // closed
 	}
-	switch state := secure.ConnectionState(); state.NegotiatedProtocol {
-	case "h2":
-		return secure
-	case "", "http/1.1":
-		return &secureConn{strictConn: strictConn{Conn: secure}, state: state}
+	if served := proxy.Secured(secure); served != nil {
+		return served
 	}
 	secure.Close() // an authority's probe, which has seen its certificate
 	return nil

@@ -8,16 +8,16 @@ import (
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
-// streamFor returns the tls tunnel that a ClientHello names, or nil. An authority
-// that checks a name by TLS-ALPN-01 is the upstream's visitor where the upstream
-// ends TLS, and the edge's where the edge does.
+// streamFor returns the tunnel that a ClientHello names if its connections are
+// carried as they are, or nil. An authority that checks a name by TLS-ALPN-01 is
+// the visitor of whoever ends TLS: the upstream, the agent, or the edge.
 func (f *front) streamFor(h *hello) *route {
 	host, err := tunnel.CanonicalHost(h.ServerName)
 	if err != nil {
 		return nil
 	}
 	rt := f.routes.Load().hosts[host]
-	if rt == nil || rt.entry.Kind != tunnel.TLS || h.isChallenge() && rt.entry.EndsTLSAtEdge() {
+	if rt == nil || !rt.entry.PassesTLS() || h.isChallenge() && rt.entry.EndsTLSAtEdge() {
 		return nil
 	}
 	return rt

@@ -54,7 +54,7 @@ type service struct {
 	log   *slog.Logger
 	spec  tunnel.Spec // with the agent's name it tells whether the service may be kept
 	agent string
-	proxy *proxy.Proxy // nil for TCP
+	proxy *proxy.Proxy // nil where connections are carried and not requests
 }
 
 // route makes the routes of t, with the services of before that still fit.
@@ -100,7 +100,7 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		agent:  e.Agent,
 		dials:  make(chan struct{}, f.limits.dials),
 	}
-	if e.Kind != tunnel.HTTP {
+	if e.Kind != tunnel.HTTP || e.PassesTLS() {
 		return s
 	}
 	s.proxy = proxy.New(proxy.Config{
@@ -145,11 +145,11 @@ func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, erro
 	default:
 		// net/http goes on dialling for a request that is over (the next one may take
 		// the connection), so the visitors' requests are no bound by themselves.
-		return nil, upstreamBusy
+		return nil, proxy.UpstreamBusy
 	}
 	dialCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	dialCtx, stop := context.WithTimeoutCause(dialCtx, s.wait, upstreamTimeout)
+	dialCtx, stop := context.WithTimeoutCause(dialCtx, s.wait, proxy.UpstreamTimeout)
 	defer stop()
 	defer context.AfterFunc(s.live.presence(), func() { cancel(agentAway) })()
 	defer context.AfterFunc(s.node.ctx, func() { cancel(nodeDropped) })()

@@ -18,6 +18,7 @@ import (
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/proxy"
 	"github.com/wgexpose/wgexpose/store"
 	"github.com/wgexpose/wgexpose/tunnel"
 	"github.com/wgexpose/wgexpose/wg"
@@ -231,7 +232,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	if r.self, err = selfEdge(key.Public(), sv); err != nil {
 		return err
 	}
-	r.streams.setHost(hostOnly(endpoint))
+	r.streams.setHost(proxy.HostOnly(endpoint))
 	if err := saveServing(ctx, r.store, sv); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3"
+
+	"github.com/wgexpose/wgexpose/relay"
 )
 
 // maxHello bounds what a visitor may send before its first message is complete,
@@ -144,7 +146,7 @@ func (c *replayed) Read(p []byte) (int, error) {
 func (c *replayed) CloseWrite() error { return closeWrite(c.Conn) }
 
 // Abort ends the connection with a reset.
-func (c *replayed) Abort() { abort(c.Conn) }
+func (c *replayed) Abort() { relay.Abort(c.Conn) }
 
 // closeWrite ends the sending side of c, if c can do that.
 func closeWrite(c net.Conn) error {

@@ -22,6 +22,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/wg"
 )
 
@@ -48,7 +49,7 @@ const (
 type streamHost struct {
 	streams *wg.Streams
 	log     *slog.Logger
-	room    *waitingRoom
+	room    *relay.WaitingRoom
 
 	ctx    context.Context // of all connections
 	cancel context.CancelFunc
@@ -64,7 +65,7 @@ type streamHost struct {
 
 func newStreamHost(log *slog.Logger) *streamHost {
 	h := &streamHost{
-		streams: wg.NewStreams(), log: log, room: newWaitingRoom(maxStrangers, maxStrangersPer),
+		streams: wg.NewStreams(), log: log, room: relay.NewWaitingRoom(maxStrangers, maxStrangersPer),
 		selfSigned: sync.OnceValues(selfSigned),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -93,7 +94,7 @@ func (h *streamHost) carry(conn, origin net.Conn) {
 		conn.Close()
 		return
 	}
-	place, ok := h.room.enter(origin)
+	place, ok := h.room.Enter(origin)
 	if !ok {
 		log.Debug("stream refused", "err", "too many streams of this address have brought no handshake yet")
 		conn.Close()
@@ -102,13 +103,13 @@ func (h *streamHost) carry(conn, origin net.Conn) {
 	h.count++
 	h.running.Go(func() {
 		defer func() {
-			place.leave()
+			place.Leave()
 			h.mu.Lock()
 			h.count--
 			h.mu.Unlock()
 		}()
 		st, err := h.streams.Attach(conn, addrPort(origin.RemoteAddr()), wg.StreamOptions{
-			Probation: streamProbation, Idle: streamIdle, Answered: place.leave,
+			Probation: streamProbation, Idle: streamIdle, Answered: place.Leave,
 		})
 		if err == nil {
 			err = st.Run(h.ctx)

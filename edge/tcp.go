@@ -105,7 +105,7 @@ func (f *front) acceptTCP(p *tcpPort) {
 func (f *front) serveTCP(conn net.Conn, port uint16) {
 	rt := f.routes.Load().ports[port]
 	if rt == nil {
-		abort(conn) // the port closes just now
+		relay.Abort(conn) // the port closes just now
 		return
 	}
 	f.carry(conn, rt)
@@ -117,7 +117,7 @@ func (f *front) carry(conn net.Conn, rt *route) {
 	s := rt.service
 	log := s.log.With("visitor", conn.RemoteAddr())
 	if !rt.entry.Policy.Admits(addrPort(conn.RemoteAddr()).Addr()) {
-		abort(conn)
+		relay.Abort(conn)
 		log.Debug("visitor turned away", "err", "its network is not allowed")
 		return
 	}
@@ -127,7 +127,7 @@ func (f *front) carry(conn net.Conn, rt *route) {
 
 	upstream, err := f.dialFor(ctx, s, conn)
 	if err != nil {
-		abort(conn)
+		relay.Abort(conn)
 		log.Warn("visitor turned away", "err", err)
 		return
 	}
@@ -153,21 +153,4 @@ func addrPort(a net.Addr) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return tcp.AddrPort()
-}
-
-// abort closes conn so that its other end reads a reset, not an end: nothing was
-// carried out.
-func abort(conn net.Conn) {
-	switch c := conn.(type) {
-	case interface{ Abort() }:
-		c.Abort()
-		return
-	case interface{ NetConn() net.Conn }: // TLS: no close_notify, which would be a clean end
-		abort(c.NetConn())
-		return
-	}
-	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
-		_ = tcp.SetLinger(0) // fails only on a connection that is gone
-	}
-	conn.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -125,18 +124,4 @@ func (l *lockedLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-// What any visitor can cause is not worth more than a debug line; a panic is.
-func TestServerLog(t *testing.T) {
-	var log lockedLog
-	w := serverLog{slog.New(slog.NewTextHandler(&log, nil))}
-	io.WriteString(w, "http: TLS handshake error from 192.0.2.1:5: EOF\n")
-	if out := log.String(); out != "" {
-		t.Errorf("%s", out)
-	}
-	io.WriteString(w, "http: panic serving 192.0.2.1:5: boom\n")
-	if out := log.String(); !strings.Contains(out, "level=ERROR") || !strings.Contains(out, "boom") {
-		t.Errorf("%s", out)
-	}
 }

@@ -123,8 +123,8 @@ func (p *pair) done() {
 // abort resets both connections. It may be called beside anything.
 func (p *pair) abort() {
 	p.abortOnce.Do(func() {
-		abort(p.a)
-		abort(p.b)
+		Abort(p.a)
+		Abort(p.b)
 	})
 }
 
@@ -220,17 +220,18 @@ func (d *direction) closeWrite() error {
 	return d.dst.Close()
 }
 
-// abort closes c so that its peer sees a reset where c's kind has one.
-func abort(c net.Conn) {
-	switch c := c.(type) {
+// Abort closes c so that its peer sees a reset where c's kind has one, and not an
+// end: what was sent is not whole.
+func Abort(c net.Conn) {
+	switch conn := c.(type) {
 	case interface{ Abort() }:
-		c.Abort()
-	case *net.TCPConn:
-		_ = c.SetLinger(0) // fails only on a closed socket, and then is not needed
-		_ = c.Close()
-	case *tls.Conn:
-		abort(c.NetConn()) // without a close_notify, so that it is no clean end
-	default:
-		_ = c.Close()
+		conn.Abort()
+		return
+	case interface{ NetConn() net.Conn }: // TLS: without a close_notify, which would be a clean end
+		Abort(conn.NetConn())
+		return
+	case interface{ SetLinger(int) error }:
+		_ = conn.SetLinger(0) // fails only on a closed socket, and then is not needed
 	}
+	_ = c.Close()
 }

@@ -237,7 +237,7 @@ func (p plan) act(c *net.TCPConn) (s seen) {
 	_, err := io.CopyN(c, zeros{}, p.bytes)
 	switch {
 	case p.reset:
-		abort(c)
+		Abort(c)
 	case err == nil:
 		err = c.CloseWrite()
 	}

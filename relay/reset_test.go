@@ -22,13 +22,13 @@ func expectBroken(t testing.TB, done <-chan outcome) outcome {
 func TestResetOfAnIdleRelay(t *testing.T) {
 	t.Run("by the client", func(t *testing.T) {
 		client, server, done := relayed(t)
-		abort(client)
+		Abort(client)
 		expectReset(t, server)
 		expectBroken(t, done)
 	})
 	t.Run("by the server", func(t *testing.T) {
 		client, server, done := relayed(t)
-		abort(server)
+		Abort(server)
 		expectReset(t, client)
 		expectBroken(t, done)
 	})
@@ -38,7 +38,7 @@ func TestBytesBeforeAResetArriveAndAreCounted(t *testing.T) {
 	client, server, done := relayed(t)
 	send(t, server, "half an ans")
 	expect(t, client, "half an ans")
-	abort(server)
+	Abort(server)
 	expectReset(t, client)
 	if got, want := expectBroken(t, done).Stats, (Stats{0, 11}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
@@ -49,7 +49,7 @@ func TestResetAfterAHalfClose(t *testing.T) {
 	client, server, done := relayed(t)
 	closeWrite(t, client)
 	expectEOF(t, server)
-	abort(server)
+	Abort(server)
 	expectReset(t, client)
 	expectBroken(t, done)
 }
@@ -63,7 +63,7 @@ func TestResetAfterTheEndReachesASilentServer(t *testing.T) {
 	client, server, done := relayed(t)
 	closeWrite(t, client)
 	expectEOF(t, server)
-	abort(client)
+	Abort(client)
 	expectBroken(t, done)
 	if _, err := io.Copy(server, zeros{}); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("the server's write: %v, want a reset", err)
@@ -105,7 +105,7 @@ func TestAResetIsNeverTakenForAnEnd(t *testing.T) {
 			_, _ = io.Copy(client, zeros{}) // ends with the reset that is asserted below
 		}()
 		expect(t, server, "\x00")
-		abort(server)
+		Abort(server)
 		<-flooded
 		expectBroken(t, done)
 		client.Close()
@@ -124,7 +124,7 @@ func TestResetBehindAStalledWrite(t *testing.T) {
 		_, _ = io.Copy(client, zeros{}) // ends with the abort
 	}()
 	eventually(t, "the relay waits for the server to read", func() bool { return buffers.out.Load() == 1 })
-	abort(client)
+	Abort(client)
 	<-flooded
 	expectBroken(t, done)
 	expectReset(t, server)
@@ -132,7 +132,7 @@ func TestResetBehindAStalledWrite(t *testing.T) {
 
 func TestErrorsNameTheDirection(t *testing.T) {
 	client, server, done := relayed(t)
-	abort(server)
+	Abort(server)
 	expectReset(t, client)
 	err := wait(t, done).err
 	if want := "relay b to a: read: read: connection reset by peer"; err == nil || err.Error() != want {

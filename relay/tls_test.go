@@ -79,7 +79,7 @@ func TestTLSReset(t *testing.T) {
 	send(t, client, "half a")
 	expect(t, server, "half a")
 	send(t, client.NetConn(), "\x17\x03\x03")
-	abort(client.NetConn())
+	Abort(client.NetConn())
 	expectReset(t, server)
 	expectBroken(t, done)
 }
@@ -91,7 +91,7 @@ func TestResetBehindTLS(t *testing.T) {
 	done := start(t, t.Context(), a, b)
 	send(t, client, "question")
 	expect(t, server, "question")
-	abort(server)
+	Abort(server)
 	if _, err := io.Copy(io.Discard, client); err == nil {
 		t.Error("the client saw a clean end")
 	}

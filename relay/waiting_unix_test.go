@@ -40,7 +40,7 @@ func TestWaitReadableComesBeforeABuffer(t *testing.T) {
 	expect(t, server, "ping")
 	<-w.waits
 	eventually(t, "all buffers are back", func() bool { return buffers.out.Load() == 0 })
-	abort(client)
+	Abort(client)
 	if got := wait(t, done); !errors.Is(got.err, syscall.ECONNRESET) {
 		t.Errorf("error %v, want a reset", got.err)
 	}

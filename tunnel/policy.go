@@ -75,6 +75,12 @@ func (p *Policy) Empty() bool {
 		p.RequestHeader.empty() && p.ResponseHeader.empty()
 }
 
+// needsRequests reports whether the policy holds for requests, and not for
+// connections alone.
+func (p *Policy) needsRequests() bool {
+	return p != nil && (len(p.BasicAuth) > 0 || !p.RequestHeader.empty() || !p.ResponseHeader.empty())
+}
+
 func (h HeaderRules) empty() bool { return len(h.Remove) == 0 && len(h.Add) == 0 }
 
 // validate says what is wrong with the policy of a tunnel of that kind.
@@ -82,7 +88,7 @@ func (p *Policy) validate(kind Kind) error {
 	if p == nil {
 		return nil
 	}
-	if kind != HTTP && (len(p.BasicAuth) > 0 || !p.RequestHeader.empty() || !p.ResponseHeader.empty()) {
+	if kind != HTTP && p.needsRequests() {
 		return fmt.Errorf("passwords and header rules belong to an http tunnel, and this one is %s", kind)
 	}
 	if len(p.BasicAuth) > maxCredentials || len(p.Allow) > maxNetworks || len(p.Deny) > maxNetworks {

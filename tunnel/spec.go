@@ -49,20 +49,48 @@ type Spec struct {
 
 	Policy *Policy `json:"policy,omitempty"` // nil: everybody may come, nothing is changed; never written to
 
-	// TerminateAt says where the TLS of a tls tunnel ends: AtEdge, or "" for the
-	// upstream, to which it passes untouched.
+	// TerminateAt says where TLS ends. For tls: AtEdge, AtAgent, or "" for the
+	// upstream, to which it passes untouched. For http: AtAgent, or "" for the edge.
 	TerminateAt string `json:"terminate_at,omitempty"`
 
 	UpstreamProtocol string `json:"upstream_protocol,omitempty"` // http: what the upstream speaks, HTTP2 or "" for HTTP/1.1
 
-	Compression bool `json:"compression,omitempty"` // http: the edge compresses answers that the upstream did not
+	Compression bool `json:"compression,omitempty"` // http: answers that the upstream did not compress are, where TLS ends
 }
 
-// AtEdge is the [Spec] TerminateAt of tls tunnels whose upstream gets plain bytes.
-const AtEdge = "edge"
+// Values of a [Spec] TerminateAt.
+const (
+	AtEdge  = "edge"  // of tls tunnels: the edge has the certificate, the upstream gets plain bytes
+	AtAgent = "agent" // the agent has the certificate, and the edge sees nothing but what TLS shows
+)
 
 // EndsTLSAtEdge reports whether the edge needs a certificate for the tunnel.
-func (s Spec) EndsTLSAtEdge() bool { return s.Kind == HTTP || s.Kind == TLS && s.TerminateAt == AtEdge }
+func (s Spec) EndsTLSAtEdge() bool {
+	return s.Kind == HTTP && s.TerminateAt == "" || s.Kind == TLS && s.TerminateAt == AtEdge
+}
+
+// EndsTLSAtAgent reports whether the agent needs one.
+func (s Spec) EndsTLSAtAgent() bool { return s.Kind.Hosted() && s.TerminateAt == AtAgent }
+
+// PassesTLS reports whether visitors' connections pass the edge as they come, or
+// as what is inside of their TLS, and not as requests.
+func (s Spec) PassesTLS() bool { return s.Kind == TLS || s.EndsTLSAtAgent() }
+
+// validateEnd says what is wrong with where TLS ends.
+func (s Spec) validateEnd() error {
+	switch {
+	case s.TerminateAt == "", s.Kind == TLS && s.TerminateAt == AtEdge:
+		return nil
+	case !s.Kind.Hosted():
+		return fmt.Errorf("where TLS ends is said of an http tunnel or a tls tunnel, and this one is %s", s.Kind)
+	case s.TerminateAt != AtAgent:
+		return fmt.Errorf("TLS may end at the agent, at the edge (of a tls tunnel: %s; http needs no word for it), or pass to a tls tunnel's upstream; this tunnel is %s, and asks for %q",
+			AtEdge, s.Kind, clip(s.TerminateAt))
+	case s.Policy.needsRequests():
+		return errors.New("passwords and rules for headers are for the edge to enforce, which sees no requests where TLS ends at the agent: leave them out, or terminate_at agent; networks (cidr_allow, cidr_deny) can stay")
+	}
+	return nil
+}
 
 // HTTP2 is the [Spec] UpstreamProtocol of upstreams that are spoken to in HTTP/2:
 // without a negotiation before (h2c) where the upstream is plain, by ALPN where it
@@ -90,8 +118,8 @@ func (s Spec) Validate() error {
 	if s.Host != "" && !s.Kind.Hosted() {
 		return fmt.Errorf("a host name belongs to an http tunnel or a tls tunnel, and this one is %s", s.Kind)
 	}
-	if s.TerminateAt != "" && (s.Kind != TLS || s.TerminateAt != AtEdge) {
-		return fmt.Errorf("TLS may end at the edge of a tls tunnel, or pass to its upstream; this one is %s, and asks for %q", s.Kind, clip(s.TerminateAt))
+	if err := s.validateEnd(); err != nil {
+		return err
 	}
 	if s.Kind != HTTP && (s.HostHeader != "" || s.Compression || s.UpstreamProtocol != "") {
 		return fmt.Errorf("a host header, compression or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)

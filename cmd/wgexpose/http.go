@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) httpCommand() *cobra.Command {
-	var name, url, hostHeader, protocol, appName string
+	var name, url, hostHeader, protocol, appName, terminateAt string
 	var policy *policyFlags
 	var asJSON, verify, compression bool
 	cmd := &cobra.Command{
@@ -27,7 +27,12 @@ back when the same target is shared again within a day.
 Passwords and networks are checked at the edge, before anything reaches this
 machine; passwords leave it hashed. Other users of this machine may see its
 command lines: put passwords into the config file (basic_auth:) to keep them
-from there.`,
+from there.
+
+With --terminate-at agent the edge passes bytes on and cannot read them: this machine
+gets a certificate by itself, through the tunnel (see "wgexpose tls --help"), and
+serves HTTPS. What needs an edge that sees requests is refused then: passwords, and
+rules for headers.`,
 		Example: `  wgexpose http 8089
   wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
@@ -35,6 +40,7 @@ from there.`,
   wgexpose http --app echo
   wgexpose http 50051 --upstream-protocol http2
   wgexpose http localhost:5173 --host-header localhost:5173
+  wgexpose http 8089 --name private --terminate-at agent
   wgexpose http 8089 --basic-auth me:secret --cidr-allow 192.0.2.0/24
   wgexpose http 8089 --response-header-add "X-Frame-Options: DENY"`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -59,6 +65,7 @@ from there.`,
 			set("url", "url", url)
 			set("host-header", "host_header", hostHeader)
 			set("upstream-protocol", "upstream_protocol", protocol)
+			set("terminate-at", "terminate_at", terminateAt)
 			set("compression", "compression", strconv.FormatBool(compression))
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
 			if name != "" && url != "" {
@@ -80,6 +87,7 @@ from there.`,
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
+	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)

@@ -53,6 +53,9 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		Keep:    keep,
 		Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy},
 		Version: buildVersion(),
+		Certificates: agent.Certificates{
+			Mode: cfg.Certificates, Email: cfg.ACMEEmail, CA: cfg.ACMECA, CARoot: cfg.ACMERoot,
+		},
 		Events: func(e agent.Event) {
 			printer.print(e)
 			super.event(e)

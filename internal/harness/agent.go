@@ -21,7 +21,8 @@ type Agent struct {
 	Dir  *statedir.Dir
 	// Reach is for its runs. AddAgent makes it UDP alone, so that an agent whose
 	// packets are lost stays lost.
-	Reach agent.Reach
+	Reach        agent.Reach
+	Certificates agent.Certificates // for its runs
 	agent.Joined
 }
 
@@ -86,7 +87,7 @@ func (a *Agent) Publish(tunnels ...agent.Tunnel) *Run {
 	r := &Run{t: a.t, agent: a, changed: make(chan struct{})}
 	r.process = start(func(ctx context.Context) error {
 		return agent.Run(ctx, agent.Config{
-			Dir: a.Dir, Tunnels: tunnels, Reach: a.Reach, Version: "test", Logger: a.edge.Log.With("agent", a.Name), Events: r.heard,
+			Dir: a.Dir, Tunnels: tunnels, Reach: a.Reach, Certificates: a.Certificates, Version: "test", Logger: a.edge.Log.With("agent", a.Name), Events: r.heard,
 		})
 	})
 	a.t.Cleanup(func() { r.process.end(a.t) })

@@ -1,4 +1,4 @@
-package edge
+package relay
 
 import (
 	queue "container/list"
@@ -7,61 +7,62 @@ import (
 	"sync"
 )
 
-// waitingRoom holds the connections that have not proven yet that they mean it:
+// WaitingRoom holds the connections that have not proven yet that they mean it:
 // those before the end of the TLS handshake. Whoever means it leaves after a
 // round trip or two, so the longest waiting one is the likeliest to be an
 // attacker's. It goes when the room is full, and the newcomer gets its place.
-type waitingRoom struct {
+type WaitingRoom struct {
 	total, per int
 
 	mu      sync.Mutex // guards all below
-	waiting queue.List // of *place; the longest waiting is in front
+	waiting queue.List // of *Place; the longest waiting is in front
 	from    map[netip.Prefix]int
 }
 
-// place is one connection's place in a room.
-type place struct {
-	room   *waitingRoom
+// Place is one connection's place in a room.
+type Place struct {
+	room   *WaitingRoom
 	conn   net.Conn
 	origin netip.Prefix
 	entry  *queue.Element // nil once left
 }
 
-func newWaitingRoom(total, per int) *waitingRoom {
-	return &waitingRoom{total: total, per: per, from: make(map[netip.Prefix]int)}
+// NewWaitingRoom makes a room for so many connections in all, and from one address.
+func NewWaitingRoom(total, per int) *WaitingRoom {
+	return &WaitingRoom{total: total, per: per, from: make(map[netip.Prefix]int)}
 }
 
-// enter gives conn a place, and false when its address has all that one may
+// Enter gives conn a place, and false when its address has all that one may
 // have. It may close the connection that has waited longest.
-func (r *waitingRoom) enter(conn net.Conn) (*place, bool) {
-	p := &place{room: r, conn: conn, origin: originOf(conn)}
+func (r *WaitingRoom) Enter(conn net.Conn) (*Place, bool) {
+	p := &Place{room: r, conn: conn, origin: originOf(conn)}
 	r.mu.Lock()
 	if r.from[p.origin] >= r.per {
 		r.mu.Unlock()
 		return nil, false
 	}
-	var oldest *place
+	var oldest *Place
 	if r.waiting.Len() >= r.total {
-		oldest = r.waiting.Front().Value.(*place)
+		oldest = r.waiting.Front().Value.(*Place)
 		oldest.leaveLocked()
 	}
 	r.from[p.origin]++
 	p.entry = r.waiting.PushBack(p)
 	r.mu.Unlock()
 	if oldest != nil {
-		abort(oldest.conn) // ends its greeting
+		Abort(oldest.conn) // ends its greeting
 	}
 	return p, true
 }
 
-// leave gives the place back; a second time, or after eviction, it does nothing.
-func (p *place) leave() {
+// Leave gives the place back; a second time, or after eviction, it does nothing.
+func (p *Place) Leave() {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
 	p.leaveLocked()
 }
 
-func (p *place) leaveLocked() {
+func (p *Place) leaveLocked() {
 	if p.entry == nil {
 		return
 	}
@@ -75,7 +76,10 @@ func (p *place) leaveLocked() {
 // originOf is what counts as one address: an IPv4 address, or the /64 that one
 // IPv6 subscriber has at least (RFC 6177). Zero for a connection without one.
 func originOf(conn net.Conn) netip.Prefix {
-	addr := addrPort(conn.RemoteAddr()).Addr().Unmap().WithZone("")
+	var addr netip.Addr
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		addr = tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
 	bits := 32
 	if addr.Is6() {
 		bits = 64

@@ -1,4 +1,4 @@
-package edge
+package proxy
 
 import (
 	"bytes"
@@ -62,6 +62,23 @@ type secureConn struct {
 }
 
 func (c *secureConn) ConnectionState() tls.ConnectionState { return c.state }
+
+// Secured makes of a TLS connection whose handshake is complete what a server of
+// [NewServer] may be given: HTTP/2 as it is, and HTTP/1.x with strict framing. It
+// is nil where something else was agreed on.
+func Secured(c *tls.Conn) net.Conn {
+	switch state := c.ConnectionState(); state.NegotiatedProtocol {
+	case "h2":
+		return c
+	case "", "http/1.1":
+		return &secureConn{strictConn: strictConn{Conn: c}, state: state}
+	}
+	return nil
+}
+
+// Strict makes of a listener for plain HTTP/1.x one whose connections have strict
+// framing.
+func Strict(l net.Listener) net.Listener { return strictListener{l} }
 
 // strictListener hands out strict connections.
 type strictListener struct{ net.Listener }

@@ -1,4 +1,4 @@
-package edge
+package proxy
 
 import (
 	"bufio"
@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"testing"
 )
+
+// smuggled is a request that must never be one.
+const smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // FuzzFraming holds two things: how the bytes are cut decides nothing, and where
 // net/http finds the end of a request that passed, so does framing.
