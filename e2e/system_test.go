@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/wgexpose/wgexpose/e2e/process"
+	"github.com/wgexpose/wgexpose/internal/ports"
 )
 
 // domain is the edge's. Names below it lead to this machine by themselves in
@@ -41,7 +42,8 @@ type system struct {
 func startSystem(t *testing.T, tunnels ...share) *system {
 	t.Helper()
 	s := &system{t: t, dir: t.TempDir(), public: make(map[string]string)}
-	s.startEdge("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")
+	b := ports.Reserve(t) // tests start the edge again
+	s.startEdge(b.Addr().String(), b.Addr().String(), b.Addr().String())
 	s.ca = filepath.Join(s.dir, "ca.pem")
 	pem := s.run("", "edge", "ca", "--state", s.edgeDir())
 	if err := os.WriteFile(s.ca, []byte(pem), 0o600); err != nil {

@@ -1,5 +1,5 @@
 // Package harness runs a whole edge and its agents in one test process, on
-// loopback addresses and ports that the kernel chooses:
+// loopback addresses and ports that are the test's own:
 //
 //	e := harness.Start(t, harness.Options{})
 //	run := e.AddAgent("laptop").Publish(harness.HTTP("app", upstream.URL))
@@ -37,6 +37,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/edge"
+	"github.com/wgexpose/wgexpose/internal/ports"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -64,9 +65,12 @@ type Edge struct {
 	Ready   edge.Ready
 	Log     *slog.Logger
 	relay   *relay
-	ports   tunnel.PortRange
 	running *process
 	clients sync.Map // *http.Transport
+
+	// The same each time that it starts.
+	wg, second, https, http netip.AddrPort
+	tcp                     tunnel.PortRange
 }
 
 // process is one run of something until it is stopped.
@@ -109,8 +113,10 @@ func Start(t testing.TB, o Options) *Edge {
 		t: t, o: o, Dir: openDir(t), Log: Logger(t),
 		// certmagic shares some maps between its users in a process.
 		Domain: "t" + strings.ToLower(rand.Text()[:10]) + ".localhost",
-		ports:  portRange(t),
 	}
+	b := ports.Reserve(t)
+	e.wg, e.second, e.https, e.http = b.Addr(), b.Addr(), b.Addr(), b.Addr()
+	e.tcp.First, e.tcp.Last = b.Range(64)
 	t.Cleanup(func() {
 		if e.running != nil {
 			e.Stop()
@@ -128,20 +134,14 @@ func (e *Edge) start() {
 	e.t.Helper()
 	cfg := edge.Config{
 		Dir: e.Dir, Domain: e.Domain, TLS: e.o.TLS, Timing: e.o.Timing, Version: "test", Logger: e.Log,
-		WG: loopback, TCPPorts: e.ports, ListenTCP: loopback.Addr(),
-		HTTP: listen(e.t, e.Ready.HTTP),
-	}
-	if e.Ready.WG.IsValid() {
-		cfg.WG = e.Ready.WG
+		WG: e.wg, TCPPorts: e.tcp, ListenTCP: loopback.Addr(),
+		HTTP: listen(e.t, e.http),
 	}
 	if e.o.Second {
-		cfg.MoreWG = []netip.AddrPort{loopback}
-	}
-	if len(e.Ready.MoreWG) > 0 {
-		cfg.MoreWG = e.Ready.MoreWG
+		cfg.MoreWG = []netip.AddrPort{e.second}
 	}
 	if e.o.TLS != certs.Off {
-		cfg.HTTPS = listen(e.t, e.Ready.HTTPS)
+		cfg.HTTPS = listen(e.t, e.https)
 	}
 	if e.relay != nil {
 		cfg.Endpoint = e.relay.addr().String()
@@ -339,27 +339,13 @@ func (e *Edge) Get(c *http.Client, url string) (status int, code, body string) {
 
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
-// listen opens a TCP listener on addr, or on a free port of loopback.
 func listen(t testing.TB, addr netip.AddrPort) net.Listener {
 	t.Helper()
-	if !addr.IsValid() {
-		addr = loopback
-	}
 	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
-}
-
-// portRange is some ports of which most are free: those above one that the
-// kernel just gave.
-func portRange(t testing.TB) tunnel.PortRange {
-	t.Helper()
-	l := listen(t, loopback)
-	defer l.Close()
-	first := min(uint16(l.Addr().(*net.TCPAddr).Port), 65535-64)
-	return tunnel.PortRange{First: first, Last: first + 63}
 }
 
 // openDir makes a state directory with a path that is short enough for sockets.
