@@ -41,6 +41,14 @@ type system struct {
 // which are up when it returns.
 func startSystem(t *testing.T, tunnels ...share) *system {
 	t.Helper()
+	s := newSystem(t)
+	s.share("", tunnels...)
+	return s
+}
+
+// newSystem starts an edge, and has an agent join it.
+func newSystem(t *testing.T) *system {
+	t.Helper()
 	s := &system{t: t, dir: t.TempDir(), public: make(map[string]string)}
 	b := ports.Reserve(t) // tests start the edge again
 	s.startEdge(b.Addr().String(), b.Addr().String(), b.Addr().String())
@@ -55,8 +63,15 @@ func startSystem(t *testing.T, tunnels ...share) *system {
 	}
 	token := s.run("", "edge", "invite", "--name", "laptop", "--state", s.edgeDir())
 	s.run(token, "join", "-", "--state", s.agentDir())
+	return s
+}
 
+// share starts the agent with the tunnels and other settings, and returns when all
+// are up.
+func (s *system) share(settings string, tunnels ...share) {
+	s.t.Helper()
 	var config strings.Builder
+	config.WriteString(settings)
 	config.WriteString("tunnels:\n")
 	for _, sh := range tunnels {
 		fmt.Fprintf(&config, "  %s:\n    kind: %s\n    upstream: %s\n", sh.name, sh.kind, sh.upstream)
@@ -65,13 +80,12 @@ func startSystem(t *testing.T, tunnels ...share) *system {
 		}
 	}
 	if err := os.WriteFile(s.configFile(), []byte(config.String()), 0o600); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	s.startAgent()
 	for _, sh := range tunnels {
 		s.public[sh.name] = s.awaitUp(0, sh.name).PublicURL
 	}
-	return s
 }
 
 func (s *system) edgeDir() string    { return filepath.Join(s.dir, "edge") }
@@ -102,11 +116,12 @@ func (s *system) startAgent() {
 	}})
 }
 
-// awaitUp waits until the tunnel is up, in events after the first n.
+// awaitUp waits until the tunnel is up, in events after the first n. A certificate
+// may take its time.
 func (s *system) awaitUp(n int, name string) process.Event {
 	s.t.Helper()
 	e := s.agent.AwaitAfter(n, name+" is up", func(e process.Event) bool {
-		return e.Event == "tunnel" && e.Name == name && (e.State == "up" || e.State == "error")
+		return e.Event == "tunnel" && e.Name == name && (e.State == "up" || e.State == "error" && e.Error.Code != "certificate_pending")
 	})
 	if e.State != "up" {
 		s.t.Fatalf("tunnel %s: %+v", name, *e.Error)

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -78,4 +79,39 @@ func (p *Process) Watch() (stop func() (Memory, error)) {
 		wg.Wait()
 		return m, err
 	}
+}
+
+// Holds reports whether marker stands anywhere in the process's memory, from
+// /proc/<pid>/mem. It is an error elsewhere than on Linux.
+func (p *Process) Holds(marker string) (bool, error) {
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID()))
+	if err != nil {
+		return false, err
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.PID()))
+	if err != nil {
+		return false, err
+	}
+	defer mem.Close()
+	buf := make([]byte, 1<<20)
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var perms string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perms); err != nil {
+			return false, err
+		}
+		if !strings.HasPrefix(perms, "rw") { // what is only read is the program itself
+			continue
+		}
+		for at := from; at < to; at += uint64(len(buf) - len(marker)) {
+			n, err := mem.ReadAt(buf[:min(uint64(len(buf)), to-at)], int64(at))
+			if bytes.Contains(buf[:n], []byte(marker)) {
+				return true, nil
+			}
+			if err != nil {
+				break // given back meanwhile
+			}
+		}
+	}
+	return false, nil
 }

@@ -1,0 +1,169 @@
+// Package pebble runs Pebble, the test authority of Let's Encrypt, and a name server
+// that leads every name to this machine.
+package pebble
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/wgexpose/wgexpose/e2e/process"
+)
+
+// Authority is an ACME authority that runs until the test ends.
+type Authority struct {
+	Directory string         // URL
+	Root      string         // file with the root to trust for the directory
+	Issuers   *x509.CertPool // roots of what it issues
+}
+
+// Start starts an authority that comes to tlsPort of 127.0.0.1 for TLS-ALPN-01. It
+// rejects some nonces, as it does by itself. The test is skipped without Pebble.
+func Start(t testing.TB, tlsPort int) Authority {
+	t.Helper()
+	program := process.Need(t, "pebble")
+	dir := t.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Pebble does not tell which ports it got.
+	listen, manage := freeAddr(t), freeAddr(t)
+	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
+		"listenAddress": listen, "managementListenAddress": manage,
+		"certificate": filepath.Join(dir, "tls.crt"), "privateKey": filepath.Join(dir, "tls.key"),
+		"tlsPort": tlsPort, "httpPort": 1, // nobody answers there
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, content := range map[string][]byte{
+		"tls.crt": certPEM, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), "config.json": config,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := process.Start(t, process.Config{
+		Name: "pebble", Path: program, Env: []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"},
+		Args: []string{"-config", filepath.Join(dir, "config.json"), "-dnsserver", nameserver(t)},
+	})
+	p.AwaitOutput("pebble listens", func(string) bool { return reachable(listen) && reachable(manage) })
+	a := Authority{Directory: "https://" + listen + "/dir", Root: filepath.Join(dir, "tls.crt"), Issuers: x509.NewCertPool()}
+	trust := x509.NewCertPool()
+	trust.AppendCertsFromPEM(certPEM)
+	for _, path := range []string{"/roots/0", "/intermediates/0"} {
+		if !a.Issuers.AppendCertsFromPEM(get(t, trust, "https://"+manage+path)) {
+			t.Fatalf("pebble has no certificate at %s", path)
+		}
+	}
+	return a
+}
+
+func reachable(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
+}
+
+func get(t testing.TB, trust *x509.CertPool, url string) []byte {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}, DisableKeepAlives: true}}
+	res, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// nameserver answers 127.0.0.1 to each question for an address, and nothing to all
+// others (RFC 1035, section 4.1).
+func nameserver(t testing.TB) (addr string) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if reply := answer(buf[:n]); reply != nil {
+				conn.WriteTo(reply, from) // whoever asks asks again
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		conn.Close()
+		<-done
+	})
+	return conn.LocalAddr().String()
+}
+
+// answer makes a reply of a query with one question; nil: it is none.
+func answer(query []byte) []byte {
+	const header = 12
+	end := header
+	for end < len(query) && query[end] != 0 { // labels of the name
+		end += 1 + int(query[end])
+	}
+	end += 5 // its last zero, type, class
+	if end > len(query) {
+		return nil
+	}
+	reply := append([]byte(nil), query[:end]...)
+	reply[2], reply[3] = 0x84, 0x80 // a response, authoritative; recursion available
+	copy(reply[4:header], []byte{0, 1, 0, 0, 0, 0, 0, 0})
+	if query[end-4] == 0 && query[end-3] == 1 { // A
+		reply[7] = 1
+		reply = append(reply, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1)
+	}
+	return reply
+}
