@@ -104,8 +104,8 @@ func (c Config) Validate() error {
 // never began to serve them.
 //
 // The error has a *control.Error in its chain when the edge refused: this
-// agent at all, the tunnels (without Keep, any of them), or this process in
-// favour of another one with the same key. It wraps ErrNotJoined in a state
+// agent at all, the tunnels before they were ever up (without Keep, any of
+// them), or this process in favour of another one with the same key. It wraps ErrNotJoined in a state
 // directory without an edge.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
@@ -134,6 +134,7 @@ func Run(ctx context.Context, cfg Config) error {
 	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, tunnels: slices.Clone(cfg.Tunnels), process: rand.Text()}
 	r.last = make([]Event, len(r.tunnels))
 	r.refused = make([]bool, len(r.tunnels))
+	r.served = make([]bool, len(r.tunnels))
 	for i := range r.tunnels {
 		t := &r.tunnels[i]
 		if t.ID == 0 {
@@ -164,7 +165,8 @@ type runner struct {
 	process string          // random; see control.Presence
 	roll    *roll           // of the state directory, this process on it
 	last    []Event         // by tunnel, as last told
-	refused []bool          // by tunnel
+	refused []bool          // by tunnel: for good
+	served  []bool          // by tunnel: it has been up
 	ending  <-chan struct{} // closed once the user has stopped Run
 
 	begun    bool // the tunnels were handed to an owner, or are served by this process as one
@@ -259,8 +261,11 @@ func (r *runner) tunnelEvent(m message) error {
 		r.last[m.Index] = e
 		r.tell(e)
 	}
-	r.refused[m.Index] = m.Refused
-	if !m.Refused || m.Event.Error == nil {
+	// What has served once is wanted for ever: after a restart of the edge its
+	// port may be taken for a while, and the link tries again.
+	r.served[m.Index] = r.served[m.Index] || e.State == TunnelUp
+	r.refused[m.Index] = m.Refused && !r.served[m.Index]
+	if !r.refused[m.Index] || m.Event.Error == nil {
 		return nil
 	}
 	if r.cfg.Keep && slices.Contains(r.refused, false) {

@@ -287,6 +287,30 @@ func TestRefusedTunnel(t *testing.T) {
 	}
 }
 
+// TestRefusedAfterUp: a tunnel that has served is not given up, though an edge
+// that was started again has something else on its port, say.
+func TestRefusedAfterUp(t *testing.T) {
+	t.Parallel() // it waits for the silence
+	e := newFakeEdge(t)
+	dir, _ := joined(t, e)
+	r := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("app", "8089")}})
+	_, n := r.tunnel(0, "app", TunnelUp)
+	e.stop()
+	e.order(func() { e.taken["app"] = control.CodePortTaken })
+	e.start()
+	ev, n := r.tunnel(n, "app", TunnelError)
+	if ev.Error == nil || ev.Error.Code != control.CodePortTaken {
+		t.Errorf("event %+v", ev)
+	}
+	e.stop()
+	e.order(func() { delete(e.taken, "app") })
+	e.start()
+	r.tunnel(n, "app", TunnelUp)
+	if err := r.stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // TestEdgeBusy: an error that passes is no reason to give up.
 func TestEdgeBusy(t *testing.T) {
 	e := newFakeEdge(t)

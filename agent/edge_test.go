@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/internal/ports"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -70,7 +71,7 @@ func newFakeEdge(t testing.TB) *fakeEdge {
 		t.Fatal(err)
 	}
 	e := &fakeEdge{
-		t: t, overlay: overlay, key: key, addr: netip.MustParseAddrPort("127.0.0.1:0"),
+		t: t, overlay: overlay, key: key, addr: ports.Reserve(t).Addr(),
 		peers: map[keys.Public]tunnel.NodeID{}, agents: map[keys.Public]control.EnrollReply{},
 		sessions: map[tunnel.NodeID]*fakeSession{}, specs: map[tunnel.NodeID][]tunnel.Spec{},
 		nextID: 1000, changed: make(chan struct{}), taken: map[string]string{},

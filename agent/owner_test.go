@@ -467,7 +467,7 @@ func FuzzLocal(f *testing.F) {
 			}
 			var m message
 			if json.Unmarshal(line, &m) == nil {
-				r := &runner{tunnels: make([]Tunnel, 1), last: make([]Event, 1), refused: make([]bool, 1)}
+				r := &runner{tunnels: make([]Tunnel, 1), last: make([]Event, 1), refused: make([]bool, 1), served: make([]bool, 1)}
 				_ = r.handle(m)
 			}
 		}
