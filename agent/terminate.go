@@ -59,7 +59,7 @@ type tlsEnd struct {
 func newTLSEnd(c Certificates, dir *statedir.Dir, domain string, set *set, log *slog.Logger) (*tlsEnd, error) {
 	e := &tlsEnd{set: set, room: relay.NewWaitingRoom(maxGreeted, maxGreetedPer), log: log}
 	cfg := certs.Config{
-		Mode: certs.ACME, Storage: dir.Path(certsDir), Email: c.Email, CA: c.CA, CARoot: c.CARoot,
+		Mode: certs.ACME, Storage: dir.Path(certsDir), Issuers: []certs.Issuer{{CA: c.CA, Root: c.CARoot, Email: c.Email}},
 		Challenges: []certs.Challenge{certs.TLSALPN01}, // what comes to port 80 ends at the edge
 		Allowed:    set.endsTLSFor, Outcome: set.certified, Logger: log,
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 )
 
 // serves reports whether the visitors' listeners can answer ch.
@@ -20,10 +21,10 @@ func (c Config) serves(ch Challenge) bool {
 
 // acmeTemplate is what certmagic.NewACMEIssuer makes an issuer from. Every
 // field that it would else take from DefaultACME is set.
-func acmeTemplate(cfg Config, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, error) {
+func acmeTemplate(cfg Config, issuer Issuer, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, error) {
 	t := certmagic.ACMEIssuer{
-		CA:                      cfg.CA,
-		Email:                   cfg.Email,
+		CA:                      issuer.directory(),
+		Email:                   issuer.Email,
 		Agreed:                  true, // choosing the mode is the agreement
 		DisableHTTPChallenge:    !cfg.serves(HTTP01),
 		DisableTLSALPNChallenge: !cfg.serves(TLSALPN01),
@@ -33,14 +34,14 @@ func acmeTemplate(cfg Config, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, 
 		HTTPProxy:               http.ProxyFromEnvironment,
 		Logger:                  zapLogger(log),
 	}
-	if t.CA == "" {
-		t.CA = certmagic.LetsEncryptProductionCA
+	if issuer.EAB.KeyID != "" {
+		t.ExternalAccount = &acme.EAB{KeyID: issuer.EAB.KeyID, MACKey: string(issuer.EAB.Key)}
 	}
 	if t.CA == certmagic.LetsEncryptProductionCA {
 		t.TestCA = certmagic.LetsEncryptStagingCA // for repeated attempts: its limits are wide
 	}
-	if cfg.CARoot != "" {
-		pem, err := os.ReadFile(cfg.CARoot)
+	if issuer.Root != "" {
+		pem, err := os.ReadFile(issuer.Root)
 		if err != nil {
 			return t, fmt.Errorf("read the root certificate of the ACME authority: %w", err)
 		}
@@ -48,10 +49,18 @@ func acmeTemplate(cfg Config, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, 
 			t.TrustedRoots = x509.NewCertPool()
 		}
 		if !t.TrustedRoots.AppendCertsFromPEM(pem) {
-			return t, fmt.Errorf("%s holds no certificate: the root of the ACME authority is expected there, in PEM", cfg.CARoot)
+			return t, fmt.Errorf("%s holds no certificate: the root of the ACME authority is expected there, in PEM", issuer.Root)
 		}
 	}
 	return t, nil
+}
+
+// overDNS gives a template DNS-01, which is then its only challenge.
+func overDNS(t certmagic.ACMEIssuer, d *DNS, log *slog.Logger) certmagic.ACMEIssuer {
+	t.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
+		DNSProvider: d.open(), Resolvers: d.Resolvers, Logger: zapLogger(log),
+	}}
+	return t
 }
 
 // A plug keeps certmagic from listening. For HTTP-01 and TLS-ALPN-01 certmagic

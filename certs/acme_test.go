@@ -77,7 +77,7 @@ func TestACMEServesStorageWhileTheAuthorityFails(t *testing.T) {
 	good := store(t, dir, ca, "good.example.com", now.Add(-time.Hour), now.Add(80*24*time.Hour))
 	expired := store(t, dir, ca, "old.example.com", now.Add(-90*24*time.Hour), now.Add(-time.Hour))
 	hosts := []string{"good.example.com", "old.example.com", "none.example.com"}
-	m, _ := start(t, Config{Mode: ACME, Domain: "example.com", CA: ca, Storage: dir, Allowed: tableOf(hosts...).has})
+	m, _ := start(t, Config{Mode: ACME, Domain: "example.com", Issuers: []Issuer{{CA: ca}}, Storage: dir, Allowed: tableOf(hosts...).has})
 	if err := m.Manage(t.Context(), hosts...); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestACMENeverAsksForOtherNames(t *testing.T) {
 	ca, asked := brokenAuthority(t)
 	dir := t.TempDir()
 	store(t, dir, ca, "stored.example.com", time.Now().Add(-time.Hour), time.Now().Add(time.Hour)) // left the table
-	m, _ := start(t, Config{Mode: ACME, CA: ca, Storage: dir, Allowed: tableOf("app.example.com").has})
+	m, _ := start(t, Config{Mode: ACME, Issuers: []Issuer{{CA: ca}}, Storage: dir, Allowed: tableOf("app.example.com").has})
 	for _, cfg := range []*tls.Config{
 		{ServerName: "other.example.com"},
 		{ServerName: "stored.example.com"},
@@ -151,7 +151,7 @@ func TestACMERootFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{empty, filepath.Join(dir, "missing.pem")} {
-		m, err := New(Config{Mode: ACME, CA: ca, CARoot: file, Storage: dir})
+		m, err := New(Config{Mode: ACME, Issuers: []Issuer{{CA: ca, Root: file}}, Storage: dir})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,17 +33,20 @@ type live struct {
 	cfg     Config
 	domain  string
 	log     *slog.Logger
+	own     *own
 	storage *certmagic.FileStorage
 	cache   *certmagic.Cache
-	config  *certmagic.Config
-	acme    *certmagic.ACMEIssuer // nil with Internal
-	plug    *plug                 // nil with Internal
+	config  *certmagic.Config       // for names that visitors' listeners prove, or the internal authority signs
+	dns     *certmagic.Config       // for the domain and names below it, with DNS-01; nil without
+	acmes   []*certmagic.ACMEIssuer // those of config; none with Internal
+	plug    *plug                   // nil with Internal
 
 	orders  chan *order   // to run's loop, which starts them
 	closing chan struct{} // closed when run's loop takes no more
 
-	mu    sync.Mutex        // guards names, and err of its orders
-	names map[string]*order // by host: all that is wanted
+	mu           sync.Mutex        // guards all below, and err, at and again of names' orders
+	names        map[string]*order // by subject: all that is wanted
+	accountsLook time.Time         // when the accounts were last asked about
 }
 
 // open makes everything. It leaves running only certmagic's cache, which run
@@ -57,13 +62,17 @@ func open(cfg Config, domain string, log *slog.Logger) (_ *live, err error) {
 	}
 	l := &live{
 		cfg: cfg, domain: domain, log: log,
+		own:     newOwn(cfg, log),
 		storage: &certmagic.FileStorage{Path: cfg.Storage},
 		orders:  make(chan *order),
 		closing: make(chan struct{}),
 		names:   make(map[string]*order),
 	}
+	if err := l.own.open(); err != nil {
+		return nil, err
+	}
 	var ca *authority
-	var acme certmagic.ACMEIssuer
+	var templates []certmagic.ACMEIssuer
 	if cfg.Mode == Internal {
 		r, err := openRoot(cfg.Storage, domain, time.Now(), log)
 		if err != nil {
@@ -74,35 +83,78 @@ func open(cfg Config, domain string, log *slog.Logger) (_ *live, err error) {
 		if l.plug, err = openPlug(); err != nil {
 			return nil, err
 		}
-		if acme, err = acmeTemplate(cfg, l.plug, log); err != nil {
-			return nil, errors.Join(err, l.plug.close())
+		for _, issuer := range cfg.issuers() {
+			t, err := acmeTemplate(cfg, issuer, l.plug, log)
+			if err != nil {
+				return nil, errors.Join(err, l.plug.close())
+			}
+			templates = append(templates, t)
 		}
 	}
 	l.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return l.config, nil },
+		GetConfigForCert: func(c certmagic.Certificate) (*certmagic.Config, error) {
+			if len(c.Names) == 0 {
+				return l.config, nil
+			}
+			return l.configFor(c.Names[0]), nil
+		},
 		RenewCheckInterval: cfg.checkEvery,
 		Logger:             zapLogger(log),
 	})
-	// What is left out here certmagic would take from its globals: Issuers too,
-	// so that it is empty and not nil until there is one.
-	l.config = certmagic.New(l.cache, certmagic.Config{
+	l.config = l.newConfig(ca != nil)
+	if ca != nil {
+		l.config.Issuers = []certmagic.Issuer{ca}
+		return l, nil
+	}
+	if cfg.DNS != nil {
+		l.dns = l.newConfig(false)
+	}
+	for _, t := range templates {
+		issuer := certmagic.NewACMEIssuer(l.config, t)
+		l.acmes = append(l.acmes, issuer)
+		l.config.Issuers = append(l.config.Issuers, issuer)
+		if l.dns != nil {
+			l.dns.Issuers = append(l.dns.Issuers, certmagic.NewACMEIssuer(l.dns, overDNS(t, cfg.DNS, log)))
+		}
+	}
+	return l, nil
+}
+
+// newConfig makes a certmagic.Config without issuers. What is left out here
+// certmagic would take from its globals: Issuers too, so that it is empty and
+// not nil until there are some.
+func (l *live) newConfig(internal bool) *certmagic.Config {
+	return certmagic.New(l.cache, certmagic.Config{
 		RenewalWindowRatio: certmagic.DefaultRenewalWindowRatio,
-		DefaultServerName:  domain,
+		DefaultServerName:  l.domain,
 		KeySource:          certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
 		Storage:            l.storage,
 		OnEvent:            l.event,
 		ShouldEmitFunc:     wantsEvent,
 		Issuers:            []certmagic.Issuer{},
-		Logger:             zapLogger(log),
-		DisableARI:         ca != nil,
+		Logger:             zapLogger(l.log),
+		DisableARI:         internal,
 	})
-	if ca != nil {
-		l.config.Issuers = []certmagic.Issuer{ca}
-	} else {
-		l.acme = certmagic.NewACMEIssuer(l.config, acme)
-		l.config.Issuers = []certmagic.Issuer{l.acme}
+}
+
+// subject is the name that the certificate for host is ordered for: with DNS-01
+// the wildcard for all that is directly below the domain, so that new names need
+// no new certificate.
+func (l *live) subject(host string) string {
+	if l.dns != nil {
+		if _, parent, _ := strings.Cut(host, "."); parent == l.domain {
+			return "*." + l.domain
+		}
 	}
-	return l, nil
+	return host
+}
+
+// configFor is the configuration that subject's certificate is ordered with.
+func (l *live) configFor(subject string) *certmagic.Config {
+	if l.dns != nil && within(strings.TrimPrefix(subject, "*."), l.domain) {
+		return l.dns
+	}
+	return l.config
 }
 
 // run serves orders until ctx ends. It calls opened when handshakes can be
@@ -117,17 +169,18 @@ func (l *live) run(ctx context.Context, opened func()) error {
 	}
 	defer close(l.closing)
 
-	if l.domain != "" && !l.cfg.Apart {
+	if l.ca() && !l.cfg.Apart && !l.own.covers(l.domain) {
 		o := l.add(l.domain)
-		if l.acme == nil {
-			if l.keep(ctx, o); o.err != nil && ctx.Err() == nil {
-				return fmt.Errorf("certificate for %s: %w", l.domain, o.err)
-			}
-		} else {
-			wg.Go(func() { l.keep(ctx, o) })
+		if l.keep(ctx, o); o.err != nil && ctx.Err() == nil {
+			return fmt.Errorf("certificate for %s: %w", l.domain, o.err)
 		}
 	}
+	wg.Go(func() { l.own.run(ctx, cmp.Or(l.cfg.lookEvery, defaultLookEvery)) })
 	wg.Go(func() { l.clean(ctx) })
+	wg.Go(func() { l.remind(ctx) })
+	for _, o := range l.addDomain() {
+		wg.Go(func() { l.keep(ctx, o) })
+	}
 	opened()
 
 	sweep := time.NewTicker(sweepEvery)
@@ -138,6 +191,9 @@ func (l *live) run(ctx context.Context, opened func()) error {
 			wg.Go(func() { l.keep(ctx, o) })
 		case <-sweep.C:
 			l.sweep()
+			for _, o := range l.addDomain() {
+				wg.Go(func() { l.keep(ctx, o) })
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -174,13 +230,27 @@ func (l *live) clean(ctx context.Context) {
 	}
 }
 
-// allowed reports whether host, canonical, may have a certificate.
-func (l *live) allowed(host string) bool {
-	return host != "" && (host == l.domain && !l.cfg.Apart || l.cfg.Allowed != nil && l.cfg.Allowed(host))
+// ca reports whether certificates are the internal authority's.
+func (l *live) ca() bool { return l.cfg.Mode == Internal }
+
+// allowed reports whether a certificate may be ordered for subject, canonical.
+func (l *live) allowed(subject string) bool {
+	switch subject {
+	case "":
+		return false
+	case l.domain:
+		return !l.cfg.Apart
+	case "*." + l.domain:
+		return l.dns != nil
+	}
+	return l.cfg.Allowed != nil && l.cfg.Allowed(subject)
 }
 
 // covers reports whether a certificate in memory is good for host.
 func (l *live) covers(host string) bool {
+	if l.own.covers(host) {
+		return true
+	}
 	for _, c := range l.cache.AllMatchingCertificates(host) {
 		if c.Leaf != nil && c.Leaf.VerifyHostname(host) == nil {
 			return true
@@ -197,59 +267,66 @@ func wantsEvent(event string) bool {
 // event is certmagic's callback. Each attempt to get a certificate, a renewal
 // too, begins with cert_obtaining, and an error ends it before any issuer is
 // asked.
-func (l *live) event(_ context.Context, event string, data map[string]any) error {
-	host, _ := data["identifier"].(string)
+func (l *live) event(ctx context.Context, event string, data map[string]any) error {
+	subject, _ := data["identifier"].(string)
 	switch event {
 	case "cert_obtaining":
-		if !l.allowed(host) {
+		if !l.allowed(subject) {
 			return certmagic.ErrNoRetry{Err: ErrNotAllowed}
 		}
 	case "cert_obtained":
-		l.log.Info("certificate obtained", "host", host, "issuer", data["issuer"], "renewal", data["renewal"])
-		l.attempted(host, nil)
+		l.log.Info("certificate obtained", "host", subject, "issuer", data["issuer"], "renewal", data["renewal"])
+		l.attempted(subject, nil)
 	case "cert_failed":
 		err, ok := data["error"].(error)
 		if !ok {
 			err = errors.New("the authority gave no reason")
 		}
-		l.attempted(host, err)
-		if !l.covers(host) { // a renewal that failed leaves the one that there is
-			l.tell(host, err)
+		if left, ok := data["remaining"].(time.Duration); ok {
+			l.log.Error("certificate not renewed; it is tried again until it expires", "host", subject, "expires_in", left.Round(time.Minute), "err", err)
+		}
+		if l.mayBeAccount(err) && l.forgetDeadAccounts(ctx) {
+			l.again(subject)
+			return nil
+		}
+		l.attempted(subject, err)
+		if !l.covers(strings.Replace(subject, "*", "any", 1)) { // a renewal that failed leaves the one that there is
+			l.tell(subject, err)
 		}
 	}
 	return nil
 }
 
 // obtain puts the certificate for o into the cache: from storage, or else from
-// the issuer. With ACME it returns only with success, the end of ctx, or an
+// the issuers. With ACME it returns only with success, the end of ctx, or an
 // error that certmagic does not try again.
 func (l *live) obtain(ctx context.Context, o *order) error {
-	host := o.host
-	cert, err := l.config.CacheManagedCertificate(ctx, host)
+	config := l.configFor(o.subject)
+	cert, err := config.CacheManagedCertificate(ctx, o.subject)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if l.acme != nil {
-			err = l.config.ObtainCertAsync(ctx, host) // "async": not interactive; it blocks
+		if l.ca() {
+			err = config.ObtainCertSync(ctx, o.subject)
 		} else {
-			err = l.config.ObtainCertSync(ctx, host)
+			err = config.ObtainCertAsync(ctx, o.subject) // "async": not interactive; it blocks
 		}
 	case err != nil:
 		// A process that was killed while it wrote leaves a key beside the
 		// certificate of another.
-		l.log.Warn("a stored certificate is damaged; getting a new one", "host", host, "err", err)
-		err = l.renew(ctx, host, true)
-	case !cert.NeedsRenewal(l.config):
+		l.log.Warn("a stored certificate is damaged; getting a new one", "host", o.subject, "err", err)
+		err = l.renew(ctx, o.subject, true)
+	case !cert.NeedsRenewal(config):
 		return nil
 	default:
-		if l.acme != nil {
+		if !l.ca() {
 			l.settle(o, nil) // this one is served meanwhile
 		}
-		err = l.renew(ctx, host, false)
+		err = l.renew(ctx, o.subject, false)
 	}
 	if err != nil {
 		return err
 	}
-	renewed, err := l.config.CacheManagedCertificate(ctx, host)
+	renewed, err := config.CacheManagedCertificate(ctx, o.subject)
 	if err != nil {
 		return err
 	}
@@ -259,9 +336,10 @@ func (l *live) obtain(ctx context.Context, o *order) error {
 	return nil
 }
 
-func (l *live) renew(ctx context.Context, host string, force bool) error {
-	if l.acme != nil {
-		return l.config.RenewCertAsync(ctx, host, force)
+func (l *live) renew(ctx context.Context, subject string, force bool) error {
+	config := l.configFor(subject)
+	if l.ca() {
+		return config.RenewCertSync(ctx, subject, force)
 	}
-	return l.config.RenewCertSync(ctx, host, force)
+	return config.RenewCertAsync(ctx, subject, force)
 }

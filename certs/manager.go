@@ -143,7 +143,7 @@ func (m *Manager) Manage(ctx context.Context, hosts ...string) error {
 	if m.cfg.Mode == Internal {
 		for _, o := range wanted {
 			if err := o.wait(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("certificate for %s: %w", o.host, err))
+				errs = append(errs, fmt.Errorf("certificate for %s: %w", o.subject, err))
 			}
 		}
 	}
@@ -200,11 +200,14 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	if err != nil {
 		return nil, nil
 	}
-	if l.acme != nil && IsChallenge(hello) {
+	if !l.ca() && IsChallenge(hello) {
 		if !l.allowed(host) {
 			return nil, nil
 		}
 		return only(l.config.GetCertificateWithContext(ctx, hello))
+	}
+	if c := l.own.find(host, hello, time.Now()); c != nil {
+		return c, nil
 	}
 	if !l.covers(host) {
 		o, err := l.want(host)
@@ -246,7 +249,8 @@ func (m *Manager) HTTPChallenge(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if certmagic.LooksLikeHTTPChallenge(r) {
-			if l := m.live.Load(); l != nil && l.acme.HandleHTTPChallenge(w, r) {
+			// Any issuer finds the challenges of all.
+			if l := m.live.Load(); l != nil && l.acmes[0].HandleHTTPChallenge(w, r) {
 				return
 			}
 		}

@@ -26,7 +26,7 @@ func TestValidate(t *testing.T) {
 		{"internal without domain", Config{Mode: Internal, Storage: "x"}, "needs the edge's domain"},
 		{"domain with port", Config{Mode: ACME, Storage: "x", Domain: "example.com:443"}, "example.com:443"},
 		{"domain is an address", Config{Mode: Internal, Storage: "x", Domain: "192.0.2.1"}, "IP address"},
-		{"ca", Config{Mode: ACME, Storage: "x", CA: "acme.example.com"}, "not a URL"},
+		{"ca", Config{Mode: ACME, Storage: "x", Issuers: []Issuer{{CA: "acme.example.com"}}}, "not a URL"},
 		{"challenge", Config{Mode: ACME, Storage: "x", Challenges: []Challenge{"dns-01"}}, "dns-01"},
 	}
 	for _, tt := range tests {

@@ -3,22 +3,28 @@ package certs
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 )
 
-// An order is one name that is wanted, for as long as it is wanted.
+// errAgain ends an attempt that can succeed now, after what was done meanwhile.
+var errAgain = errors.New("again")
+
+// An order is one certificate that is wanted, for as long as it is wanted.
 //
 //	want ──▶ keep ──▶ ready, err == nil     the certificate is in the cache
 //	            │──▶ ready, err != nil      ACME: tried again; waiters need not wait
 //	            └──▶ forgotten              refused, Internal failed, or Run ends
 type order struct {
-	host  string
-	ready chan struct{} // closed at the first outcome
+	subject string        // a host name, or a wildcard
+	ready   chan struct{} // closed at the first outcome
 
-	l   *live
-	err error // last outcome; guarded by l.mu
+	l     *live
+	err   error                   // last outcome; guarded by l.mu
+	at    time.Time               // when err happened; guarded by l.mu
+	again context.CancelCauseFunc // cuts the attempt under way short; guarded by l.mu
 }
 
 // wait returns the last outcome, once there is one.
@@ -35,7 +41,7 @@ func (o *order) wait(ctx context.Context) error {
 
 // settleLocked notes an outcome. The caller must hold l.mu.
 func (o *order) settleLocked(err error) {
-	o.err = err
+	o.err, o.at = err, time.Now()
 	select {
 	case <-o.ready:
 	default:
@@ -43,32 +49,59 @@ func (o *order) settleLocked(err error) {
 	}
 }
 
-// add notes that host is wanted. The caller must start keep.
-func (l *live) add(host string) *order {
-	o := &order{host: host, ready: make(chan struct{}), l: l}
+// add notes that subject is wanted. The caller must start keep.
+func (l *live) add(subject string) *order {
+	o := &order{subject: subject, ready: make(chan struct{}), l: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.names[host] = o
+	l.names[subject] = o
 	return o
 }
 
-// want makes sure that host is being kept. It returns nil when a certificate
-// already covers it, and an error when it may not have one.
+// addDomain notes that the domain is wanted, and the wildcard with DNS-01, where
+// neither are being kept nor own certificates cover them. The caller must start
+// keep for each.
+func (l *live) addDomain() (orders []*order) {
+	if l.domain == "" || l.cfg.Apart {
+		return nil
+	}
+	hosts := []string{l.domain}
+	if l.dns != nil {
+		hosts = append(hosts, "*."+l.domain)
+	}
+	for _, h := range hosts {
+		// An own wildcard is good for any name below.
+		if l.own.covers(strings.Replace(h, "*", "any", 1)) {
+			continue
+		}
+		l.mu.Lock()
+		known := l.names[h] != nil
+		l.mu.Unlock()
+		if !known {
+			orders = append(orders, l.add(h))
+		}
+	}
+	return orders
+}
+
+// want makes sure that a certificate for host is being kept. It returns nil when
+// one already covers it, and an error when it may not have one.
 func (l *live) want(host string) (*order, error) {
 	if l.covers(host) {
 		return nil, nil
 	}
-	if l.acme == nil && !within(host, l.domain) {
+	if l.ca() && !within(host, l.domain) {
 		return nil, &OutsideError{Host: host, Domain: l.domain}
 	}
 	if !l.allowed(host) {
 		return nil, ErrNotAllowed
 	}
+	subject := l.subject(host)
 	l.mu.Lock()
-	o, known := l.names[host]
+	o, known := l.names[subject]
 	if !known {
-		o = &order{host: host, ready: make(chan struct{}), l: l}
-		l.names[host] = o
+		o = &order{subject: subject, ready: make(chan struct{}), l: l}
+		l.names[subject] = o
 	}
 	l.mu.Unlock()
 	if !known {
@@ -85,7 +118,13 @@ func (l *live) want(host string) (*order, error) {
 // certmagic's maintenance renews it.
 func (l *live) keep(ctx context.Context, o *order) {
 	for {
-		err := l.obtain(ctx, o)
+		attempt, cut := context.WithCancelCause(ctx)
+		l.mu.Lock()
+		o.again = cut
+		l.mu.Unlock()
+		err := l.obtain(attempt, o)
+		cause := context.Cause(attempt)
+		cut(nil)
 		switch {
 		case err == nil:
 			l.settle(o, nil)
@@ -93,11 +132,13 @@ func (l *live) keep(ctx context.Context, o *order) {
 		case ctx.Err() != nil:
 			l.forget(o, ErrClosed)
 			return
-		case l.acme == nil || errors.Is(err, ErrNotAllowed):
+		case l.ca() || errors.Is(err, ErrNotAllowed):
 			l.forget(o, err)
 			return
+		case cause == errAgain:
+			continue
 		}
-		l.log.Error("no certificate yet; visitors of this name see an error", "host", o.host, "again_in", orderPause, "err", err)
+		l.log.Error("no certificate yet; visitors of this name see an error", "host", o.subject, "again_in", orderPause, "err", err)
 		l.settle(o, err)
 		pause := time.NewTimer(orderPause)
 		select {
@@ -108,11 +149,20 @@ func (l *live) keep(ctx context.Context, o *order) {
 	}
 }
 
+// again has keep make another attempt at subject at once.
+func (l *live) again(subject string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o := l.names[subject]; o != nil && o.again != nil {
+		o.again(errAgain)
+	}
+}
+
 func (l *live) settle(o *order, err error) {
 	l.mu.Lock()
 	o.settleLocked(err)
 	l.mu.Unlock()
-	l.tell(o.host, err)
+	l.tell(o.subject, err)
 }
 
 func (l *live) tell(host string, err error) {
@@ -125,41 +175,42 @@ func (l *live) tell(host string, err error) {
 func (l *live) forget(o *order, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.names[o.host] == o {
-		delete(l.names, o.host)
+	if l.names[o.subject] == o {
+		delete(l.names, o.subject)
 	}
 	o.settleLocked(err)
 }
 
 // attempted notes the outcome of one attempt among several. A first success is
 // not yet in the cache, so that waiters are left to keep.
-func (l *live) attempted(host string, err error) {
+func (l *live) attempted(subject string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o, ok := l.names[host]
+	o, ok := l.names[subject]
 	if !ok {
 		return
 	}
 	if err != nil {
 		o.settleLocked(err)
 	} else {
-		o.err = nil
+		o.err, o.at = nil, time.Now()
 	}
 }
 
-// sweep drops names that left the table, so that nobody renews them. Their
-// files stay until they expire: a name that comes back has its certificate.
+// sweep drops names that left the table, or that own certificates cover by now,
+// so that nobody renews them. Their files stay until they expire: a name that
+// comes back has its certificate.
 func (l *live) sweep() {
 	l.mu.Lock()
-	hosts := make([]string, 0, len(l.names))
-	for h := range l.names {
-		hosts = append(hosts, h)
+	subjects := make([]string, 0, len(l.names))
+	for s := range l.names {
+		subjects = append(subjects, s)
 	}
 	l.mu.Unlock()
 	var gone []certmagic.SubjectIssuer
-	for _, h := range hosts {
-		if !l.allowed(h) {
-			gone = append(gone, certmagic.SubjectIssuer{Subject: h})
+	for _, s := range subjects {
+		if !l.allowed(s) || l.own.covers(strings.Replace(s, "*", "any", 1)) {
+			gone = append(gone, certmagic.SubjectIssuer{Subject: s})
 		}
 	}
 	if len(gone) == 0 {

@@ -259,7 +259,7 @@ func TestPebble(t *testing.T) {
 			hosts := []string{"app.example.test", "late.example.test"}
 			cfg := Config{
 				Mode: ACME, Domain: "example.test", Storage: dir, Allowed: tableOf(hosts...).has,
-				CA: ca, CARoot: caRoot, Email: "admin@example.test", Challenges: []Challenge{ch},
+				Issuers: []Issuer{{CA: ca, Root: caRoot, Email: "admin@example.test"}}, Challenges: []Challenge{ch},
 			}
 			m, stop := start(t, cfg)
 			var during [][]string

@@ -28,10 +28,12 @@ type Edge struct {
 	ListenHTTP      Listen
 	TLS             certs.Mode
 	TCPPorts        tunnel.PortRange
-	ListenTCP       netip.Addr // for public TCP ports; zero: every address
-	PublicHTTPSPort uint16     // in public addresses; 0: the port that is listened on
-	ACMEEmail       string
-	ACMECA          string // ACME directory; empty: certmagic's default
+	ListenTCP       netip.Addr     // for public TCP ports; zero: every address
+	PublicHTTPSPort uint16         // in public addresses; 0: the port that is listened on
+	ACME            []certs.Issuer // the first is asked first
+	ACMEDNS         *certs.DNS     // nil: no DNS-01
+	CertFiles       []certs.Pair   // own certificates
+	CertFolder      string         // own certificates; empty: none
 	LogLevel        slog.Level
 	LogFormat       LogFormat
 }
@@ -50,6 +52,10 @@ func edgeSettings() []setting {
 		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
+		{"acme_root", "", "PEM `FILE` of a root certificate to trust for --acme-ca, besides the system's"},
+		{"cert_file", "", "own certificate, PEM `FILE` with the chain; needs --key-file; read again when it changes"},
+		{"key_file", "", "private key of --cert-file, PEM `FILE`"},
+		{"certs", "", "`DIR` of own certificates: NAME.crt or NAME.pem beside NAME.key, also in subfolders, and certbot's live folder"},
 		{"log_level", "info", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}
@@ -68,17 +74,50 @@ func EdgeFlags(flags *pflag.FlagSet) {
 	addFlags(flags, edgeSettings(), shown(EdgeFile))
 }
 
-// EdgeStateFlags adds only those flags of an edge that a command needs which
-// works on its state: --config, --state, --log-level and --log-format.
-func EdgeStateFlags(flags *pflag.FlagSet) {
-	var few []setting
+// edgeStateSettings are those that a command needs which works on an edge's
+// state.
+func edgeStateSettings() (few []setting, others []string) {
 	for _, s := range edgeSettings() {
 		switch s.key {
 		case "state", "log_level", "log_format":
 			few = append(few, s)
+		default:
+			others = append(others, s.key)
 		}
 	}
+	return few, append(others, edgeMaps()...)
+}
+
+// EdgeStateFlags adds only those flags of an edge that a command needs which
+// works on its state: --config, --state, --log-level and --log-format.
+func EdgeStateFlags(flags *pflag.FlagSet) {
+	few, _ := edgeStateSettings()
 	addFlags(flags, few, shown(EdgeFile))
+}
+
+// LoadEdgeState is LoadEdge for a command with EdgeStateFlags, and returns the
+// state directory. What else the file says is not looked at: its variables may be
+// set for the edge alone.
+func LoadEdgeState(flags *pflag.FlagSet) (state string, err error) {
+	standard, err := standardFile(flags, EdgeFile)
+	if err != nil {
+		return "", err
+	}
+	few, others := edgeStateSettings()
+	m, err := merge(flags, few, standard, others...)
+	if err != nil {
+		return "", err
+	}
+	state = take(m, "state", parseText)
+	take(m, "log_level", parseLogLevel)
+	take(m, "log_format", parseLogFormat)
+	if err := m.err(); err != nil {
+		return "", err
+	}
+	if state == "" {
+		return statedir.EdgeDefault()
+	}
+	return state, nil
 }
 
 // LoadEdge merges flags, which may be nil, with the environment, the file and
@@ -88,7 +127,7 @@ func LoadEdge(flags *pflag.FlagSet) (Edge, error) {
 	if err != nil {
 		return Edge{}, err
 	}
-	m, err := merge(flags, edgeSettings(), standard)
+	m, err := merge(flags, edgeSettings(), standard, edgeMaps()...)
 	if err != nil {
 		return Edge{}, err
 	}
@@ -108,14 +147,15 @@ func (m *merged) edge() (Edge, error) {
 		TCPPorts:        take(m, "tcp_ports", tunnel.ParsePortRange),
 		ListenTCP:       take(m, "listen_tcp", parseListenAddr),
 		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),
-		ACMEEmail:       take(m, "acme_email", parseEmail),
-		ACMECA:          take(m, "acme_ca", parseCA),
+		ACME:            m.issuers(),
+		ACMEDNS:         m.dns(),
 		LogLevel:        take(m, "log_level", parseLogLevel),
 		LogFormat:       take(m, "log_format", parseLogFormat),
 	}
 	if wg := take(m, "listen_wg", parseListens); len(wg) > 0 {
 		cfg.ListenWG, cfg.MoreWG = wg[0], wg[1:]
 	}
+	cfg.CertFiles, cfg.CertFolder = m.ownCertificates()
 	if err := m.err(); err != nil {
 		return cfg, err
 	}
@@ -125,7 +165,11 @@ func (m *merged) edge() (Edge, error) {
 			return cfg, err
 		}
 	}
-	switch {
+	switch own := len(cfg.CertFiles) > 0 || cfg.CertFolder != ""; {
+	case own && cfg.TLS == certs.Off:
+		m.problem(m.firstSet("tls", "certs", "cert_file"), "tls is off, so that the certificates would not be used; set it to acme or internal, or take them out")
+	case cfg.ACMEDNS != nil && cfg.TLS != certs.ACME:
+		m.problem(m.firstSet("tls"), fmt.Sprintf("is %s, so that acme_dns would not be used; set it to acme, or take acme_dns out", cfg.TLS))
 	case cfg.TLS == certs.ACME && local(cfg.Domain):
 		m.problem(m.firstSet("tls", "domain"), fmt.Sprintf("no public authority gives certificates for %s; set tls to internal, or name a domain of yours", cfg.Domain))
 	case cfg.TLS == certs.Off && cfg.ListenHTTP.Off:

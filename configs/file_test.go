@@ -28,7 +28,7 @@ func agentText(text string) (Agent, error) {
 }
 
 func edgeText(text string) (Edge, error) {
-	m, err := mergeDocument(nil, edgeSettings(), parseDocument("test.yml", []byte(text)))
+	m, err := mergeDocument(nil, edgeSettings(), parseDocument("test.yml", []byte(text)), edgeMaps()...)
 	if err != nil {
 		return Edge{}, err
 	}
@@ -264,11 +264,13 @@ func TestSamples(t *testing.T) {
 	}{
 		"wgexpose.yml": {append(keysOf(agentSettings()), append(tunnelKeys(), tunnelsKey)...), AgentFlags,
 			func(f *pflag.FlagSet) error { _, err := LoadAgent(f); return err }},
-		"edge.yml": {keysOf(edgeSettings()), EdgeFlags,
+		"edge.yml": {append(keysOf(edgeSettings()), edgeMaps()...), EdgeFlags,
 			func(f *pflag.FlagSet) error { _, err := LoadEdge(f); return err }},
 	} {
 		t.Run(file, func(t *testing.T) {
 			isolate(t)
+			t.Setenv("EAB_KEY", "c2VjcmV0")
+			t.Setenv("CLOUDFLARE_API_TOKEN", "secret")
 			if err := test.load(flagSet(t, test.flags, "--config", file)); err != nil {
 				t.Errorf("as it is: %v", err)
 			}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/wgexpose/wgexpose/certs"
 )
 
 // isolate keeps the machine's own settings out of a test.
@@ -84,13 +86,35 @@ func processes() map[string]process {
 				"tcp_ports":         edge(func(e Edge) string { return e.TCPPorts.String() }),
 				"listen_tcp":        edge(func(e Edge) string { return e.ListenTCP.String() }),
 				"public_https_port": edge(func(e Edge) string { return decimal(e.PublicHTTPSPort) }),
-				"acme_email":        edge(func(e Edge) string { return e.ACMEEmail }),
-				"acme_ca":           edge(func(e Edge) string { return e.ACMECA }),
+				"acme_email":        edge(func(e Edge) string { return e.ACME[0].Email }),
+				"acme_ca":           edge(func(e Edge) string { return e.ACME[0].CA }),
+				"acme_root":         edge(func(e Edge) string { return e.ACME[0].Root }),
+				"cert_file":         edge(func(e Edge) string { return ownPair(e).Cert }),
+				"key_file":          edge(func(e Edge) string { return ownPair(e).Key }),
+				"certs":             edge(func(e Edge) string { return e.CertFolder }),
 				"log_level":         edge(func(e Edge) string { return strings.ToLower(e.LogLevel.String()) }),
 				"log_format":        edge(func(e Edge) string { return string(e.LogFormat) }),
 			},
 		},
 	}
+}
+
+func ownPair(e Edge) (p certs.Pair) {
+	if len(e.CertFiles) > 0 {
+		p = e.CertFiles[0]
+	}
+	return p
+}
+
+// beside is what must be set with a key.
+func beside(key string) string {
+	switch key {
+	case "cert_file":
+		return "key_file: x\n"
+	case "key_file":
+		return "cert_file: x\n"
+	}
+	return ""
 }
 
 // three values of each key, none of them the default where that matters.
@@ -114,6 +138,8 @@ func three(key string) (file, variable, flag string) {
 		return "1001", "1002", "1003"
 	case "acme_email":
 		return "file@example.com", "variable@example.com", "flag@example.com"
+	case "certs", "cert_file", "key_file":
+		return "/srv/file", "/srv/variable", "/srv/flag"
 	case "acme_ca":
 		return "https://file.example.com/dir", "https://variable.example.com/dir", "https://flag.example.com/dir"
 	case "acme_root":
@@ -162,7 +188,7 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 				if get == nil || file == "" {
 					t.Fatalf("the test does not know the key %s", s.key)
 				}
-				config := write(t, s.key+": '"+file+"'\n")
+				config := write(t, s.key+": '"+file+"'\n"+beside(s.key))
 				check := func(want string, args ...string) {
 					t.Helper()
 					cfg, err := p.load(flagSet(t, p.flags, append([]string{"--config", config}, args...)...))
@@ -192,7 +218,7 @@ func TestDefaults(t *testing.T) {
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
-			"acme_email": "", "acme_ca": "", "log_level": "info", "log_format": "text",
+			"acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},
 	}
 	for name, p := range processes() {

@@ -52,6 +52,8 @@ func words(key string) []string {
 		return []string{string(certs.ACME), string(certs.Internal), string(certs.Off)}
 	case "certificates":
 		return []string{string(certs.ACME), string(certs.Internal)}
+	case dnsKey + ".provider":
+		return certs.DNSProviders()
 	case "kind":
 		var kinds []string
 		for _, kind := range []tunnel.Kind{"http", "tcp", "tls", "udp"} {
@@ -88,7 +90,11 @@ func AgentSchema() ([]byte, error) {
 
 // EdgeSchema is the JSON Schema of edge.yml.
 func EdgeSchema() ([]byte, error) {
-	return processSchema("How a wgexpose edge listens and names things", edgeSettings()).encode()
+	s := processSchema("How a wgexpose edge listens and names things", edgeSettings())
+	for _, key := range edgeMaps() {
+		s.Properties[key] = mapSchema(key)
+	}
+	return s.encode()
 }
 
 func processSchema(title string, settings []setting) *schema {

@@ -14,7 +14,7 @@ func TestSchemas(t *testing.T) {
 		keys []string
 	}{
 		"wgexpose.yml": {AgentSchema, append(keysOf(agentSettings()), tunnelsKey)},
-		"edge.yml":     {EdgeSchema, keysOf(edgeSettings())},
+		"edge.yml":     {EdgeSchema, append(keysOf(edgeSettings()), edgeMaps()...)},
 	} {
 		got, err := test.make()
 		if err != nil {

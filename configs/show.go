@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -34,11 +35,17 @@ func ShowEdge(flags *pflag.FlagSet) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := loadMerged(flags, edgeSettings(), EdgeFile)
+	m, err := loadMerged(flags, edgeSettings(), EdgeFile, edgeMaps()...)
 	if err != nil {
 		return nil, err
 	}
-	return encodeYAML(m.show(cfg.State))
+	root := m.show(cfg.State)
+	for _, key := range edgeMaps() {
+		if f, ok := m.fields[key]; ok {
+			root.Content = append(root.Content, word(key), m.plain(f.value, ""))
+		}
+	}
+	return encodeYAML(root)
 }
 
 func loadMerged(flags *pflag.FlagSet, settings []setting, file func() (string, error), more ...string) (*merged, error) {
@@ -87,6 +94,9 @@ func (m *merged) plain(n *yaml.Node, above string) *yaml.Node {
 		}
 	default:
 		text, _ := m.scalar(field{line: n.Line, value: n}, above) // it was read without an error before
+		if slices.Contains(secretKeys(), above) {
+			text = "********"
+		}
 		if above == "basic_auth" {
 			if c, err := parseCredential(text); err == nil {
 				text = c.User + ":********"

@@ -27,8 +27,10 @@ type Config struct {
 	HTTPS           net.Listener     // closed when Run ends; nil with TLS off
 	HTTP            net.Listener     // redirects; serves the host names with TLS off; may be nil otherwise
 	TLS             certs.Mode       // where certificates come from
-	ACMEEmail       string           // where the certificate authority may write to
-	ACMECA          string           // ACME directory; "" = certmagic's default
+	ACME            []certs.Issuer   // ACME authorities, the first first; nil = Let's Encrypt
+	ACMEDNS         *certs.DNS       // for DNS-01 and a wildcard; nil = without
+	CertFiles       []certs.Pair     // own certificates
+	CertFolder      string           // own certificates, a folder of them; "" = none
 	PublicHTTPSPort uint16           // in public addresses; 0 = the port of the listener that serves
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address

@@ -259,7 +259,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 func (r *running) certsConfig() certs.Config {
 	cfg := certs.Config{
 		Mode: r.cfg.TLS, Domain: r.side.domain, Storage: filepath.Join(r.cfg.Dir.String(), certsDir),
-		Email: r.cfg.ACMEEmail, CA: r.cfg.ACMECA, Logger: r.log,
+		Issuers: r.cfg.ACME, DNS: r.cfg.ACMEDNS, Files: r.cfg.CertFiles, Folder: r.cfg.CertFolder, Logger: r.log,
 		Allowed: func(host string) bool {
 			e, ok := r.reconcile.table.Load().ByHost(host)
 			return ok && e.EndsTLSAtEdge()

@@ -23,11 +23,11 @@ can vouch for the edge's domain alone.`,
   curl --cacert ca.pem https://app.example.com/`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := configs.LoadEdge(cmd.Flags())
+			state, err := configs.LoadEdgeState(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			dir, err := statedir.Open(cfg.State)
+			dir, err := statedir.Open(state)
 			if err != nil {
 				return err
 			}

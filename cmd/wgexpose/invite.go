@@ -15,11 +15,11 @@ import (
 
 // withAdmin opens the edge of the command's state directory, running or not.
 func (a *app) withAdmin(cmd *cobra.Command, do func(ctx context.Context, admin edge.Admin) error) error {
-	cfg, err := configs.LoadEdge(cmd.Flags())
+	state, err := configs.LoadEdgeState(cmd.Flags())
 	if err != nil {
 		return err
 	}
-	dir, err := statedir.Open(cfg.State)
+	dir, err := statedir.Open(state)
 	if err != nil {
 		return err
 	}
