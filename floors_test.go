@@ -46,10 +46,11 @@ var floors = map[string]int{
 	"store/storetest":  2,
 	"internal/ports":   0,
 	"internal/harness": 4,
+	"internal/browser": 0,
 }
 
 // testSupport are the packages that tests alone may import.
-var testSupport = []string{"store/storetest", "internal/ports", "internal/harness"}
+var testSupport = []string{"store/storetest", "internal/ports", "internal/harness", "internal/browser"}
 
 // restricted says who may import a package of another module, tests included.
 var restricted = []struct {

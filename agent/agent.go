@@ -26,6 +26,8 @@ type Tunnel struct {
 	ProxyProtocol       int  `json:"proxy_protocol,omitempty"`        // 1 or 2: tell a TCP upstream of the visitor with a PROXY header of that version
 	InsecureUpstreamTLS bool `json:"insecure_upstream_tls,omitempty"` // accept any certificate of an https:// upstream
 
+	Uninspected bool `json:"uninspected,omitempty"` // http: its requests are not read along, whoever inspects
+
 	Via string `json:"via,omitempty"` // dialled in place of Upstream, which is shown to people; written as an upstream is
 }
 
@@ -61,6 +63,7 @@ type Config struct {
 	Tunnels []Tunnel      // at least one
 	Keep    bool          // go on while any of several tunnels is good
 	Reach   Reach         // of the process that holds the links
+	Inspect Inspect       // of the requests of http tunnels, by the process that holds the links; the first that asks for it says how
 	Version string        // of the program
 
 	Certificates Certificates // of the process that holds the links
@@ -80,6 +83,9 @@ func (c Config) Validate() error {
 		return errors.New("agent: no tunnels")
 	}
 	if err := c.Reach.Validate(); err != nil {
+		return err
+	}
+	if err := c.Inspect.Validate(); err != nil {
 		return err
 	}
 	if len(c.Tunnels) > control.MaxTunnels {
@@ -140,6 +146,7 @@ func Run(ctx context.Context, cfg Config) error {
 		if t.ID == 0 {
 			t.ID = freeID(nil)
 		}
+		t.Uninspected = t.Uninspected || cfg.Inspect.Addr == ""
 		u, err := t.dialled()
 		if err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.Name, err)
@@ -327,7 +334,7 @@ func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
 	if until.Err() != nil {
 		return true, nil
 	}
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: r.tunnels}); err != nil {
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: r.tunnels, Inspect: r.cfg.Inspect}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
 	}

@@ -9,8 +9,9 @@ import (
 
 // Kinds of an [Event].
 const (
-	EventLink   = "link"
-	EventTunnel = "tunnel"
+	EventLink      = "link"
+	EventTunnel    = "tunnel"
+	EventInspector = "inspector"
 )
 
 // States of a link.
@@ -29,6 +30,12 @@ const (
 	TunnelGone  = "gone"  // withdrawn, or given up: the last event
 )
 
+// States of the inspector.
+const (
+	InspectorUp    = "up"    // its page is at URL
+	InspectorError = "error" // nothing is read along, for the Reason
+)
+
 // CodeNameInUse is the code of a tunnel that another command of this machine
 // serves. The other codes of a tunnel's error are in package control.
 const CodeNameInUse = "name_in_use"
@@ -36,7 +43,7 @@ const CodeNameInUse = "name_in_use"
 // Event is one change of state. As JSON it is one line of the --json output.
 type Event struct {
 	Time  time.Time `json:"time"`
-	Event string    `json:"event"` // EventLink or EventTunnel
+	Event string    `json:"event"` // EventLink, EventTunnel or EventInspector
 
 	Edge string `json:"edge,omitempty"` // links: HOST:PORT
 
@@ -44,8 +51,10 @@ type Event struct {
 	Kind tunnel.Kind `json:"kind,omitempty"` // tunnels
 
 	State     string `json:"state"`
-	Reason    string `json:"reason,omitempty"`    // links: why it is not up
+	Reason    string `json:"reason,omitempty"`    // links, inspector: why it is not up
 	Transport string `json:"transport,omitempty"` // links: "udp" or "tls"
+
+	URL string `json:"url,omitempty"` // inspector: of its page
 
 	PublicURL string         `json:"public_url,omitempty"` // tunnels: only while it serves
 	Upstream  string         `json:"upstream,omitempty"`   // tunnels

@@ -170,7 +170,7 @@ func (f *forwarder) serve(t *served, r *netstack.Request) {
 	if !one { // shared between visitors, whose requests the edge's log has
 		level = slog.LevelDebug
 	}
-	f.relay(t, c, up, visitor, log, level)
+	f.relay(t, c, t.tap(up, visitor), visitor, log, level)
 }
 
 // connect dials the upstream for a visitor. Where that fails, the edge has been
@@ -201,11 +201,7 @@ func (t *served) connect(ctx context.Context, log *slog.Logger) (up net.Conn, fa
 		log.Debug("refused a visitor: the upstream is too slow to take those before", "dials", maxDials)
 		return nil, &control.Error{Code: codeBusy, Message: "too many connections wait for the upstream"}, false
 	}
-	protocol := "http/1.1"
-	if t.UpstreamProtocol == tunnel.HTTP2 {
-		protocol = "h2"
-	}
-	up, failure = dialUpstream(ctx, t.upstream, protocol, t.InsecureUpstreamTLS)
+	up, failure = dialUpstream(ctx, t.upstream, t.protocol(), t.InsecureUpstreamTLS)
 	t.done()
 	if ctx.Err() != nil { // withdrawn meanwhile, or the visitor has gone
 		if up != nil {
@@ -221,6 +217,14 @@ func (t *served) connect(ctx context.Context, log *slog.Logger) (up net.Conn, fa
 		log.Info("upstream is back")
 	}
 	return up, failure, news
+}
+
+// protocol is what an https upstream must agree to speak, as ALPN has it.
+func (t *served) protocol() string {
+	if t.UpstreamProtocol == tunnel.HTTP2 {
+		return "h2"
+	}
+	return "http/1.1"
 }
 
 func (f *forwarder) relay(t *served, c net.Conn, up net.Conn, visitor netip.AddrPort, log *slog.Logger, level slog.Level) {

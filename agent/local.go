@@ -43,6 +43,7 @@ type request struct {
 	Name    string   `json:"name,omitempty"`    // run: on the roll
 	Tunnels []Tunnel `json:"tunnels,omitempty"` // run
 	Of      int      `json:"of,omitempty"`      // status: only what is of the command with this process id
+	Inspect Inspect  `json:"inspect,omitzero"`  // run
 }
 
 // Types of a message.

@@ -26,9 +26,9 @@ const regroup = 2 * time.Second
 
 // owner is the process that holds the links of a state directory.
 //
-// It starts from the bottom up (set, links, socket, own tunnels) and ends in
+// It starts from the bottom up (set, inspector, links, socket, own tunnels) and ends in
 // this order: own tunnels are withdrawn and drained while guests are served,
-// and those of guests that end, too; then links and socket close; then the lock
+// and those of guests that end, too; then links, inspector and socket close; then the lock
 // is free; and only then the other guests hear of it, so that the first of them
 // finds the lock free. One that wished to end after the set had settled comes
 // to the next owner with that wish.
@@ -66,6 +66,9 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	o.muster = newMuster(others, regroup)
 	defer o.muster.end()
 	o.set.inherited = r.stranded || len(others) > 0
+	o.set.inspection.version, o.set.inspection.status = r.cfg.Version, func() Status { return o.status(0) }
+	o.set.inspect(r.cfg.Inspect)
+	defer o.set.inspection.end()
 	mine, err := o.set.add(os.Getpid(), r.tunnels)
 	if err != nil {
 		listener.Close()
@@ -98,6 +101,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	r.drain(ctx, o.set, mine)
 	end()
 	links.Wait()
+	o.set.inspection.end() // before the next owner looks for the port
 	listener.Close()
 	err = errors.Join(err, accept.Wait(), unlock())
 	guests.dismiss()
@@ -213,6 +217,7 @@ func (g *guests) status(c *localConn, req request) error {
 // owner ends.
 func (g *guests) run(c *localConn, req request) error {
 	set := g.owner.set
+	set.inspect(req.Inspect)
 	mine, err := set.add(req.PID, req.Tunnels)
 	g.owner.muster.arrived(req.Name)
 	if err != nil {

@@ -34,19 +34,22 @@ type set struct {
 	table atomic.Pointer[map[tunnel.ID]*served] // what may be reached; outlives the withdrawal until the drain is over
 	log   *slog.Logger
 
+	inspection *inspection // of the owner
+
 	// inherited: an owner before this one may have published other tunnels,
 	// and these. Set before any link runs.
 	inherited bool
 
-	mu      sync.Mutex                // guards all below, and the marked fields of served
-	version uint64                    // of wanted; moves with each change
-	wanted  []*served                 // in the order of their arrival
-	claims  []*claim                  // those that are told what happens
-	links   []*linkView               // in the order of the edges
-	changed chan struct{}             // closed and replaced at each change of anything above
-	certs   map[string]*control.Error // by host whose TLS ends here: why it has no certificate; nil: it has one
-	end     *control.Error            // why nothing is served any more; nil while it is
-	settled bool                      // nothing is withdrawn any more
+	mu        sync.Mutex                // guards all below, and the marked fields of served
+	version   uint64                    // of wanted; moves with each change
+	wanted    []*served                 // in the order of their arrival
+	claims    []*claim                  // those that are told what happens
+	links     []*linkView               // in the order of the edges
+	changed   chan struct{}             // closed and replaced at each change of anything above
+	certs     map[string]*control.Error // by host whose TLS ends here: why it has no certificate; nil: it has one
+	end       *control.Error            // why nothing is served any more; nil while it is
+	settled   bool                      // nothing is withdrawn any more
+	inspector Event                     // the last of it
 }
 
 // linkView is what a set knows of a link.
@@ -57,7 +60,7 @@ type linkView struct {
 }
 
 func newSet(log *slog.Logger) *set {
-	s := &set{log: log, changed: make(chan struct{}), certs: map[string]*control.Error{}}
+	s := &set{log: log, changed: make(chan struct{}), certs: map[string]*control.Error{}, inspection: &inspection{log: log}}
 	s.table.Store(&map[tunnel.ID]*served{})
 	return s
 }
@@ -87,6 +90,9 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 		if e := v.event; e.State != "" {
 			c.inbox.put(message{Type: msgEvent, Event: &e})
 		}
+	}
+	if e := s.inspector; e.State != "" {
+		c.inbox.put(message{Type: msgEvent, Event: &e})
 	}
 	table := maps.Clone(*s.table.Load())
 	for _, t := range c.tunnels {
@@ -296,6 +302,18 @@ func (s *set) linkState(l *link, state, reason string) {
 		}
 	}
 	s.broadcastLocked()
+}
+
+// inspect opens the inspector for a process that wants it.
+func (s *set) inspect(want Inspect) {
+	s.inspection.begin(want, func(e Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inspector = e
+		for _, c := range s.claims {
+			c.inbox.put(message{Type: msgEvent, Event: &e})
+		}
+	})
 }
 
 // answered takes note of what an edge said to a snapshot.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 
 	"github.com/wgexpose/wgexpose/proxy"
@@ -51,7 +52,7 @@ func (t *served) dialForRequests(ctx context.Context, log *slog.Logger) (net.Con
 	case up == nil:
 		return nil, ctx.Err()
 	}
-	return up, nil
+	return t.tap(up, netip.AddrPort{}), nil
 }
 
 // withdrawn is what visitors read who come at the very end.

@@ -22,11 +22,12 @@ type Status struct {
 
 	Revoked string `json:"revoked,omitempty"` // why the edge knows this agent no more
 
-	Running bool           `json:"running"` // a command serves tunnels now; what follows is of it
-	PID     int            `json:"pid,omitempty"`
-	Version string         `json:"version,omitempty"`
-	Links   []LinkStatus   `json:"links,omitempty"`
-	Tunnels []TunnelStatus `json:"tunnels,omitempty"`
+	Running   bool           `json:"running"` // a command serves tunnels now; what follows is of it
+	PID       int            `json:"pid,omitempty"`
+	Version   string         `json:"version,omitempty"`
+	Links     []LinkStatus   `json:"links,omitempty"`
+	Inspector string         `json:"inspector,omitempty"` // URL of the page with the requests
+	Tunnels   []TunnelStatus `json:"tunnels,omitempty"`
 }
 
 // LinkStatus is how one link is.
@@ -47,9 +48,10 @@ type TunnelStatus struct {
 	PublicURL   string         `json:"public_url,omitempty"`
 	Upstream    string         `json:"upstream"`
 	Error       *control.Error `json:"error,omitempty"`
-	Connections int            `json:"connections"` // now, with those whose upstream is being dialled
-	Conns       meter.Metrics  `json:"conns"`       // of those that reached the upstream, since this process holds the links
-	PID         int            `json:"pid"`         // of the command that serves it
+	Connections int            `json:"connections"`         // now, with those whose upstream is being dialled
+	Conns       meter.Metrics  `json:"conns"`               // of those that reached the upstream, since this process holds the links
+	Inspected   bool           `json:"inspected,omitempty"` // its requests are read along
+	PID         int            `json:"pid"`                 // of the command that serves it
 }
 
 // ReadStatus tells how the agent of dir is. It wraps ErrNotJoined for one that
@@ -98,6 +100,7 @@ func unanswered(ctx context.Context, err error) error {
 // status fills in what the set knows, of all processes or one.
 func (s *set) status(st *Status, of int) {
 	now := time.Now()
+	st.Inspector = s.inspection.address()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.links {
@@ -114,6 +117,7 @@ func (s *set) status(st *Status, of int) {
 		ts := TunnelStatus{
 			Name: t.named, Kind: t.Kind, State: t.last.State, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream,
 			Error: t.last.Error, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
+			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.Uninspected,
 		}
 		if ts.State == "" { // the edge has not answered yet
 			ts.State = TunnelAway

@@ -211,14 +211,15 @@ func (s *session) connect(ctx context.Context) error {
 	}, s.paths...)
 }
 
-// https compares the edge with a reverse proxy that has no tunnel behind it.
+// https compares the edge with a reverse proxy that has no tunnel behind it, and
+// requests that the inspector reads along with others.
 func (s *session) https(ctx context.Context) error {
-	paths := []string{pathWgexpose, pathPlain}
+	paths := []string{pathWgexpose, pathPlain, pathQuiet}
 	return s.withRig(ctx, func(r *rig) error {
 		for round := range s.rounds {
 			for _, kib := range []int{1, 100} {
 				for i := range paths {
-					p := r.paths[paths[(i+round)%2]]
+					p := r.paths[paths[(i+round)%len(paths)]]
 					if err := r.settle(ctx); err != nil {
 						return err
 					}

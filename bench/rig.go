@@ -27,6 +27,7 @@ import (
 const (
 	pathWgexpose = "wgexpose"
 	pathNetstack = "netstack" // wireguard-go's own, as other tools use it
+	pathQuiet    = "quiet"    // wgexpose, for HTTPS: a tunnel whose requests are not read along
 	pathPlain    = "plain"    // no tunnel: the kernel's TCP; for HTTPS a reverse proxy
 )
 
@@ -36,6 +37,7 @@ type path struct {
 	tcp   string // address for raw TCP
 	https string // address for HTTPS, "" if there is none
 	host  string // name to ask for there
+	quiet string // a host whose requests the inspector does not show; "" if there is none
 	pids  map[string]int
 }
 
@@ -96,6 +98,9 @@ func (r *rig) start(ctx context.Context, paths []string) error {
 		switch name {
 		case pathWgexpose:
 			p, err = r.startWgexpose(ctx)
+		case pathQuiet: // beside wgexpose
+			same := *r.paths[pathWgexpose]
+			same.host, p = same.quiet, &same
 		case pathNetstack:
 			p, err = r.startNetstack(ctx)
 		case pathPlain:

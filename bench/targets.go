@@ -39,6 +39,8 @@ func targets() []target {
 		{"failed new TCP connections", true, 0, single("connect", "failed")},
 		{"https 1 KiB, per second, against a proxy without tunnel", false, 0.5, httpsRatio("1 KiB")},
 		{"https 100 KiB, per second, against a proxy without tunnel", false, 0.5, httpsRatio("100 KiB")},
+		{"https 1 KiB, per second, inspected against not", false, 0.9, inspectRatio("1 KiB")},
+		{"https 100 KiB, per second, inspected against not", false, 0.9, inspectRatio("100 KiB")},
 		{"idle connection in the edge, KiB", true, 25, single("idle", "edge_kib")},
 		{"idle connection in the agent, KiB", true, 25, single("idle", "agent_kib")},
 		{"idle connections lost", true, 0, single("idle", "lost")},
@@ -90,6 +92,10 @@ func single(name, metric string) func(*Report) float64 {
 
 func httpsRatio(params string) func(*Report) float64 {
 	return func(r *Report) float64 { return r.ratio("https", params, "per_second", pathWgexpose, pathPlain) }
+}
+
+func inspectRatio(params string) func(*Report) float64 {
+	return func(r *Report) float64 { return r.ratio("https", params, "per_second", pathWgexpose, pathQuiet) }
 }
 
 func linkRatio(rtt time.Duration, loss float64, streams int) func(*Report) float64 {

@@ -17,11 +17,12 @@ import (
 
 // Names of the tunnels.
 const (
-	tunnelTCP  = "raw"
-	tunnelHTTP = "web"
+	tunnelTCP   = "raw"
+	tunnelHTTP  = "web"
+	tunnelQuiet = "quiet" // the same with inspect: false
 )
 
-// startWgexpose joins an agent to an edge as a user would, with two tunnels.
+// startWgexpose joins an agent to an edge as a user would, with three tunnels.
 func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -50,8 +51,9 @@ func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
 		return nil, err
 	}
 	config := filepath.Join(r.dir, "wgexpose.yml")
-	text := fmt.Sprintf("tunnels:\n  %s:\n    kind: tcp\n    upstream: %s\n  %s:\n    kind: http\n    upstream: %s\n",
-		tunnelTCP, at("127.0.0.1", r.origin.TCP), tunnelHTTP, at("127.0.0.1", r.origin.HTTP))
+	web := at("127.0.0.1", r.origin.HTTP)
+	text := fmt.Sprintf("web_addr: 127.0.0.1:0\ntunnels:\n  %s: {kind: tcp, upstream: %q}\n  %s: {kind: http, upstream: %q}\n  %s: {kind: http, upstream: %q, inspect: false}\n",
+		tunnelTCP, at("127.0.0.1", r.origin.TCP), tunnelHTTP, web, tunnelQuiet, web)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -67,7 +69,7 @@ func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
 		return nil, err
 	}
 	return &path{
-		tcp: at("127.0.0.1", public[tunnelTCP].Host), https: ready.HTTPS, host: public[tunnelHTTP].Hostname(),
+		tcp: at("127.0.0.1", public[tunnelTCP].Host), https: ready.HTTPS, host: public[tunnelHTTP].Hostname(), quiet: public[tunnelQuiet].Hostname(),
 		pids: map[string]int{"edge": r.edge.PID(), "agent": r.agent.PID()},
 	}, nil
 }
@@ -97,11 +99,11 @@ func (r *rig) freePort() (port uint16, err error) {
 	return port, err
 }
 
-// awaitTunnels waits until both tunnels are up and returns their public
+// awaitTunnels waits until all tunnels are up and returns their public
 // addresses.
 func awaitTunnels(ctx context.Context, agent *process.Process) (map[string]*url.URL, error) {
 	public := make(map[string]*url.URL)
-	for len(public) < 2 {
+	for len(public) < 3 {
 		line, err := agent.Next(ctx)
 		if err != nil {
 			return nil, err

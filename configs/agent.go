@@ -25,6 +25,9 @@ type Agent struct {
 	ACMECA       string // ACME directory; empty: certmagic's default
 	ACMERoot     string // file of roots to trust for it, besides the system's
 
+	Inspect   bool   // whether requests of http tunnels are shown
+	WebAddr   string // HOST:PORT where they are
+	Unmask    bool   // with the values of headers that carry secrets
 	LogLevel  slog.Level
 	LogFormat LogFormat
 	Tunnels   []Tunnel // in the order of the file
@@ -41,6 +44,9 @@ func agentSettings() []setting {
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
 		{"acme_root", "", "`FILE` with the root certificates to trust for that authority's own address, in PEM"},
+		{"inspect", "true", "show the requests of http tunnels on a local page"},
+		{"web_addr", "127.0.0.1:4040", "`ADDRESS` of that page; when its port is taken, one of the next nine"},
+		{"inspect_unmask", "false", "show cookies, passwords and the like there, too"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}
@@ -82,6 +88,9 @@ func (m *merged) agent() (Agent, error) {
 		ACMECA:       take(m, "acme_ca", parseCA),
 		ACMERoot:     take(m, "acme_root", parseText),
 
+		Inspect:   take(m, "inspect", parseBool),
+		WebAddr:   take(m, "web_addr", parseWebAddr),
+		Unmask:    take(m, "inspect_unmask", parseBool),
 		LogLevel:  take(m, "log_level", parseLogLevel),
 		LogFormat: take(m, "log_format", parseLogFormat),
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -60,15 +61,18 @@ func processes() map[string]process {
 			flags:    AgentFlags,
 			load:     func(f *pflag.FlagSet) (any, error) { return LoadAgent(f) },
 			get: map[string]func(any) string{
-				"state":        agent(func(a Agent) string { return a.State }),
-				"transport":    agent(func(a Agent) string { return a.Transport }),
-				"certificates": agent(func(a Agent) string { return string(a.Certificates) }),
-				"acme_email":   agent(func(a Agent) string { return a.ACMEEmail }),
-				"acme_ca":      agent(func(a Agent) string { return a.ACMECA }),
-				"acme_root":    agent(func(a Agent) string { return a.ACMERoot }),
-				"proxy":        agent(func(a Agent) string { return a.Proxy }),
-				"log_level":    agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
-				"log_format":   agent(func(a Agent) string { return string(a.LogFormat) }),
+				"state":          agent(func(a Agent) string { return a.State }),
+				"transport":      agent(func(a Agent) string { return a.Transport }),
+				"certificates":   agent(func(a Agent) string { return string(a.Certificates) }),
+				"acme_email":     agent(func(a Agent) string { return a.ACMEEmail }),
+				"acme_ca":        agent(func(a Agent) string { return a.ACMECA }),
+				"acme_root":      agent(func(a Agent) string { return a.ACMERoot }),
+				"proxy":          agent(func(a Agent) string { return a.Proxy }),
+				"inspect":        agent(func(a Agent) string { return strconv.FormatBool(a.Inspect) }),
+				"web_addr":       agent(func(a Agent) string { return a.WebAddr }),
+				"inspect_unmask": agent(func(a Agent) string { return strconv.FormatBool(a.Unmask) }),
+				"log_level":      agent(func(a Agent) string { return strings.ToLower(a.LogLevel.String()) }),
+				"log_format":     agent(func(a Agent) string { return string(a.LogFormat) }),
 			},
 		},
 		"edge": {
@@ -150,6 +154,12 @@ func three(key string) (file, variable, flag string) {
 		return "udp", "tls", "udp"
 	case "proxy":
 		return "http://file.example.com:3128", "socks5://me:secret@variable.example.com", "off"
+	case "inspect":
+		return "false", "true", "false"
+	case "inspect_unmask":
+		return "true", "false", "true"
+	case "web_addr":
+		return "127.0.0.1:4041", "[::1]:4042", "0.0.0.0:4043"
 	case "log_level":
 		return "debug", "error", "warn"
 	case "log_format":
@@ -205,6 +215,9 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 				check(flag, "--"+s.flag()+"="+flag)
 				t.Setenv(s.variable(), "") // an empty variable is an unset one
 				check(file)
+				if flag == "true" || flag == "false" {
+					return // --inspect alone is true, as users of flags expect
+				}
 				check(flag, "--"+s.flag(), flag)
 			})
 		}
@@ -214,7 +227,10 @@ func TestPrecedenceOfEveryKey(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	isolate(t)
 	want := map[string]map[string]string{
-		"agent": {"transport": "auto", "proxy": "", "certificates": "acme", "acme_email": "", "acme_ca": "", "acme_root": "", "log_level": "warn", "log_format": "text"},
+		"agent": {
+			"transport": "auto", "proxy": "", "certificates": "acme", "acme_email": "", "acme_ca": "", "acme_root": "",
+			"inspect": "true", "web_addr": "127.0.0.1:4040", "inspect_unmask": "false", "log_level": "warn", "log_format": "text",
+		},
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",

@@ -160,6 +160,7 @@ func tunnelHelp(key string) string {
 		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; true unless it says false",
 		"listing":                "http: list a folder that has no index.html; true unless it says false",
 		"spa":                    "http: /index.html of a folder for pages that are no file, for single-page apps",
+		"inspect":                "http: show its requests on the inspector's page; true unless it says false",
 		"basic_auth":             "http: USER:PASSWORD of those who may come in; the password as it is, or hashed with bcrypt",
 		"cidr_allow":             "networks of visitors who may come in; without it all",
 		"cidr_deny":              "networks of visitors who may not come in",

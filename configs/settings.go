@@ -39,6 +39,10 @@ func addFlags(flags *pflag.FlagSet, settings []setting, file string) {
 		flags.StringArray(configFlag, nil, "configuration `FILE`; of several the later ones win (default "+file+")")
 	}
 	for _, s := range settings {
+		if on, err := parseBool(s.value); err == nil {
+			flags.Bool(s.flag(), on, s.usage)
+			continue
+		}
 		flags.String(s.flag(), s.value, s.usage)
 	}
 }

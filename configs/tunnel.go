@@ -26,6 +26,7 @@ type Tunnel struct {
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
 	Folder            string // http with a file:// upstream: its absolute path
 	Listing           *bool  // of a folder: list what has no index.html; nil means true
+	Inspect           *bool  // http: its requests are shown where those of others are; nil means true
 	SPA               bool   // of a folder: /index.html for what is no file
 
 	BasicAuth      []Credential   // http: who may come in
@@ -37,7 +38,7 @@ type Tunnel struct {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa"}, policyKeys()...)
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa", "inspect"}, policyKeys()...)
 }
 
 // kindsOf tells to which kinds alone a key belongs; nil: to all.
@@ -45,7 +46,7 @@ func kindsOf(key string) []tunnel.Kind {
 	switch key {
 	case "url":
 		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
-	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "listing", "spa", "basic_auth",
+	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "listing", "spa", "inspect", "basic_auth",
 		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
 		return []tunnel.Kind{tunnel.HTTP}
 	case "port":
@@ -165,6 +166,10 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			if err == nil && t.Upstream != "" && !strings.HasPrefix(t.Upstream, "https://") {
 				err = fmt.Errorf("has a meaning for an https:// upstream alone, and this one is %s", t.Upstream)
 			}
+		case "inspect":
+			var on bool
+			on, err = parseBool(value)
+			t.Inspect = &on
 		case "listing", "spa":
 			var on bool
 			if on, err = parseBool(value); key == "spa" {

@@ -137,6 +137,27 @@ func parseListenOrOff(s string) (Listen, error) {
 	return l, nil
 }
 
+// parseWebAddr takes where the inspector listens: HOST:PORT with an address or
+// localhost, or a port, which is one of this machine alone.
+func parseWebAddr(s string) (string, error) {
+	bad := fmt.Errorf("%s is no address for the inspector; allowed: a port of this machine such as 4040, or with an IP address such as 127.0.0.1:4040; inspect: false (--inspect=false) is for none", quote(s))
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = "", s
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", bad
+	}
+	if host == "" || host == "localhost" {
+		host = "127.0.0.1"
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", bad
+	}
+	return net.JoinHostPort(addr.String(), port), nil
+}
+
 // parseListenAddr takes an IP address; empty means every one.
 func parseListenAddr(s string) (netip.Addr, error) {
 	if s == "" {

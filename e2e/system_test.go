@@ -70,6 +70,16 @@ func newSystem(t *testing.T) *system {
 // are up.
 func (s *system) share(settings string, tunnels ...share) {
 	s.t.Helper()
+	s.configure(settings, tunnels...)
+	s.startAgent()
+	for _, sh := range tunnels {
+		s.public[sh.name] = s.awaitUp(0, sh.name).PublicURL
+	}
+}
+
+// configure writes the agent's config file.
+func (s *system) configure(settings string, tunnels ...share) {
+	s.t.Helper()
 	var config strings.Builder
 	config.WriteString(settings)
 	config.WriteString("tunnels:\n")
@@ -81,10 +91,6 @@ func (s *system) share(settings string, tunnels ...share) {
 	}
 	if err := os.WriteFile(s.configFile(), []byte(config.String()), 0o600); err != nil {
 		s.t.Fatal(err)
-	}
-	s.startAgent()
-	for _, sh := range tunnels {
-		s.public[sh.name] = s.awaitUp(0, sh.name).PublicURL
 	}
 }
 
@@ -112,7 +118,7 @@ func (s *system) startEdge(wg, https, plain string) {
 func (s *system) startAgent() {
 	s.t.Helper()
 	s.agent = process.Start(s.t, process.Config{Name: "agent", Path: binary, Args: []string{
-		"up", "--json", "--state", s.agentDir(), "--config", s.configFile(), "--log-level", "debug",
+		"up", "--json", "--state", s.agentDir(), "--config", s.configFile(), "--log-level", "debug", "--web-addr", "127.0.0.1:0",
 	}})
 }
 

@@ -13,11 +13,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/wgexpose/wgexpose/internal/browser"
 )
 
 var pictures = flag.String("pictures", "", "write pictures of the page into this folder")
@@ -123,7 +126,7 @@ func sampleStatus(now time.Time) Status {
 
 // TestPage looks at the page as a user does, in a real browser.
 func TestPage(t *testing.T) {
-	b := openBrowser(t)
+	b := browser.Open(t)
 	i := open(t, Config{Version: "1.2.3"})
 	app := sampleApp(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,22 +152,30 @@ func TestPage(t *testing.T) {
 		fetch(t, client, method, app.URL+path, body, append(header, "X-Forwarded-For", "198.51.100.23", "Host", "shop.example.com", "User-Agent", "curl/8.14.1")...)
 	}
 
+	shoot := func(name string) {
+		t.Helper()
+		if *pictures == "" {
+			return
+		}
+		b.Eval(`document.querySelector('#toast').textContent = ''`)
+		b.Shoot(filepath.Join(*pictures, name))
+	}
 	step := func(name string, fn func(t *testing.T)) {
 		t.Helper()
-		if !t.Run(name, func(t *testing.T) { b.t = t; fn(t) }) {
+		if !t.Run(name, func(t *testing.T) { b.In(t); fn(t) }) {
 			t.FailNow() // each goes on from where the one before left the page
 		}
-		b.t = t
+		b.In(t)
 	}
 
-	b.size(1280, 800, "light")
-	b.open(page)
-	b.until(`document.querySelector('#live').textContent === 'live'`)
-	b.until(`document.querySelector('#empty').innerText.includes('https://shop.example.com')`)
+	b.Size(1280, 800, "light")
+	b.Navigate(page)
+	b.Until(`document.querySelector('#live').textContent === 'live'`)
+	b.Until(`document.querySelector('#empty').innerText.includes('https://shop.example.com')`)
 
 	step("requests appear by themselves", func(t *testing.T) {
 		do("GET", "/", "")
-		b.until(`document.querySelectorAll('.row').length === 1 && document.querySelector('.row').innerText.includes('200')`)
+		b.Until(`document.querySelectorAll('.row').length === 1 && document.querySelector('.row').innerText.includes('200')`)
 		do("GET", "/logo.png", "")
 		do("GET", "/missing", "")
 		do("GET", "/broken", "")
@@ -172,17 +183,17 @@ func TestPage(t *testing.T) {
 		do("POST", "/upload", "--b0\r\nContent-Disposition: form-data; name=\"title\"\r\n\r\nHolidays\r\n--b0\r\nContent-Disposition: form-data; name=\"photo\"; filename=\"sea.bin\"\r\nContent-Type: application/octet-stream\r\n\r\n\xff\x00\x01\r\n--b0--\r\n", "Content-Type", "multipart/form-data; boundary=b0")
 		do("POST", "/api/orders?dry=1", `{"customer":"Alan Turing","items":[{"sku":"A-1","n":2}]}`, "Content-Type", "application/json", "Authorization", "Bearer s3cr3t-token", "X-Note", "first")
 		do("GET", "/api/orders?page=1", "", "Accept-Encoding", "gzip", "Cookie", "session=5e884898da28; theme=dark")
-		b.until(`document.querySelectorAll('.row').length === 8`)
-		b.until(`document.querySelector('#shown').textContent === '8 requests'`)
+		b.Until(`document.querySelectorAll('.row').length === 8`)
+		b.Until(`document.querySelector('#shown').textContent === '8 requests'`)
 	})
 
 	step("detail", func(t *testing.T) {
-		b.key("j") // the newest
-		b.until(`document.querySelector('#detail h2').innerText.includes('GET /api/orders?page=1')`)
-		b.until(`document.querySelector('[data-side=response] pre.json')?.innerText.includes('"customer": "Ada Lovelace"')`)
-		b.until(`document.querySelector('#detail').innerText.includes('gzip,')`)
-		b.until(`document.querySelector('[data-side=response] pre').innerText.includes('<script>alert(1)</script>')`)
-		text := b.eval(`document.querySelector('#detail').innerText`)
+		b.Key("j") // the newest
+		b.Until(`document.querySelector('#detail h2').innerText.includes('GET /api/orders?page=1')`)
+		b.Until(`document.querySelector('[data-side=response] pre.json')?.innerText.includes('"customer": "Ada Lovelace"')`)
+		b.Until(`document.querySelector('#detail').innerText.includes('gzip,')`)
+		b.Until(`document.querySelector('[data-side=response] pre').innerText.includes('<script>alert(1)</script>')`)
+		text := b.Eval(`document.querySelector('#detail').innerText`)
 		for _, want := range []string{"session=[masked]", "theme=[masked]", "198.51.100.23"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("the detail has no %q: %s", want, text)
@@ -191,63 +202,63 @@ func TestPage(t *testing.T) {
 		if strings.Contains(text, "5e884898da28") {
 			t.Errorf("the detail shows a secret: %s", text)
 		}
-		b.shoot(*pictures, "inspector-light.png")
+		shoot("inspector-light.png")
 	})
 
 	step("forms, parts, images, hex", func(t *testing.T) {
-		b.click(`.row:nth-child(4)`)
-		b.until(`[...document.querySelectorAll('[data-side=request] td')].some((e) => e.innerText === 'x&y')`)
-		b.click(`.row:nth-child(3)`)
-		b.until(`document.querySelector('[data-side=request]')?.innerText.includes('sea.bin') && document.querySelector('[data-side=request]').innerText.includes('Holidays')`)
-		b.click(`.row:nth-child(7)`)
-		b.until(`document.querySelector('[data-side=response] img')?.naturalWidth === 160`)
-		b.eval(`[...document.querySelectorAll('[data-side=response] .views button')].find((e) => e.innerText === 'Hex').click()`)
-		b.until(`document.querySelector('[data-side=response] pre.hex').innerText.startsWith('000000  89 50 4e 47')`)
-		b.click(`#tab-timing`)
-		b.until(`document.querySelector('.timing')?.innerText.includes('Waiting for the response') && document.querySelectorAll('.timing rect').length === 3`)
-		b.click(`#tab-exchange`)
+		b.Click(`.row:nth-child(4)`)
+		b.Until(`[...document.querySelectorAll('[data-side=request] td')].some((e) => e.innerText === 'x&y')`)
+		b.Click(`.row:nth-child(3)`)
+		b.Until(`document.querySelector('[data-side=request]')?.innerText.includes('sea.bin') && document.querySelector('[data-side=request]').innerText.includes('Holidays')`)
+		b.Click(`.row:nth-child(7)`)
+		b.Until(`document.querySelector('[data-side=response] img')?.naturalWidth === 160`)
+		b.Eval(`[...document.querySelectorAll('[data-side=response] .views button')].find((e) => e.innerText === 'Hex').click()`)
+		b.Until(`document.querySelector('[data-side=response] pre.hex').innerText.startsWith('000000  89 50 4e 47')`)
+		b.Click(`#tab-timing`)
+		b.Until(`document.querySelector('.timing')?.innerText.includes('Waiting for the response') && document.querySelectorAll('.timing rect').length === 3`)
+		b.Click(`#tab-exchange`)
 	})
 
 	step("filters", func(t *testing.T) {
-		b.click("#more")
+		b.Click("#more")
 		for _, c := range []struct {
 			field, value string
 			want         int
 		}{{"#f-status", "5xx", 1}, {"#f-status", "404", 1}, {"#f-method", "post", 3}, {"#f-path", "ORDERS", 2}, {"#f-min", "100000", 0}, {"#f-text", "Turing", 1}, {"#f-text", "database is not", 1}, {"#f-text", "s3cr3t", 1}} {
-			b.typeIn(c.field, c.value)
+			b.Type(c.field, c.value)
 			if c.value == "s3cr3t" { // the answer tells it, the request's header does not
-				b.until(`document.querySelectorAll('.row').length === 1`)
+				b.Until(`document.querySelectorAll('.row').length === 1`)
 			}
-			b.until(fmt.Sprintf(`document.querySelectorAll('.row').length === %d`, c.want))
+			b.Until(fmt.Sprintf(`document.querySelectorAll('.row').length === %d`, c.want))
 			if c.field == "#f-status" && c.value == "404" {
-				b.until(`document.querySelector('#active').innerText === '1'`)
+				b.Until(`document.querySelector('#active').innerText === '1'`)
 			}
-			b.click("#reset")
-			b.until(`document.querySelectorAll('.row').length === 8`)
+			b.Click("#reset")
+			b.Until(`document.querySelectorAll('.row').length === 8`)
 		}
-		b.click("#more")
+		b.Click("#more")
 	})
 
 	step("replay", func(t *testing.T) {
-		b.click(`.row:nth-child(2)`)
-		b.until(`document.querySelector('#detail h2').innerText.includes('POST /api/orders?dry=1')`)
-		b.eval(`document.activeElement.blur()`)
-		b.key("r")
-		b.until(`document.querySelectorAll('.row').length === 9 && document.querySelector('#detail').innerText.includes('A replay of')`)
-		b.until(`document.querySelector('[data-side=response] pre')?.innerText.includes('"auth": "Bearer s3cr3t-token"')`)
+		b.Click(`.row:nth-child(2)`)
+		b.Until(`document.querySelector('#detail h2').innerText.includes('POST /api/orders?dry=1')`)
+		b.Eval(`document.activeElement.blur()`)
+		b.Key("r")
+		b.Until(`document.querySelectorAll('.row').length === 9 && document.querySelector('#detail').innerText.includes('A replay of')`)
+		b.Until(`document.querySelector('[data-side=response] pre')?.innerText.includes('"auth": "Bearer s3cr3t-token"')`)
 	})
 
 	step("replay with changes", func(t *testing.T) {
-		b.eval(`document.activeElement.blur()`)
-		b.key("e")
-		b.until(`document.querySelector('#editor').open && document.querySelector('#e-body').value.includes('Turing')`)
-		b.shoot(*pictures, "inspector-replay.png")
-		b.typeIn("#e-path", "/api/orders?dry=0")
-		b.typeIn("#e-body", `{"customer":"Emmy Noether"}`)
-		b.eval(`(() => { const e = document.querySelector('#e-headers'); e.value = e.value.replace('X-Note: first', 'X-Note: second'); })()`)
-		b.click("#edit .primary")
-		b.until(`!document.querySelector('#editor').open`)
-		b.until(`(() => { const s = document.querySelector('[data-side=response] pre')?.innerText; return s.includes('"query": "dry=0"') && s.includes('"note": "second"') && s.includes('Emmy Noether') && s.includes('"auth": "Bearer s3cr3t-token"'); })()`)
+		b.Eval(`document.activeElement.blur()`)
+		b.Key("e")
+		b.Until(`document.querySelector('#editor').open && document.querySelector('#e-body').value.includes('Turing')`)
+		shoot("inspector-replay.png")
+		b.Type("#e-path", "/api/orders?dry=0")
+		b.Type("#e-body", `{"customer":"Emmy Noether"}`)
+		b.Eval(`(() => { const e = document.querySelector('#e-headers'); e.value = e.value.replace('X-Note: first', 'X-Note: second'); })()`)
+		b.Click("#edit .primary")
+		b.Until(`!document.querySelector('#editor').open`)
+		b.Until(`(() => { const s = document.querySelector('[data-side=response] pre')?.innerText; return s.includes('"query": "dry=0"') && s.includes('"note": "second"') && s.includes('Emmy Noether') && s.includes('"auth": "Bearer s3cr3t-token"'); })()`)
 	})
 
 	step("events while they come", func(t *testing.T) {
@@ -258,11 +269,11 @@ func TestPage(t *testing.T) {
 				a.Body.Close()
 			}
 		}()
-		b.until(`document.querySelector('.row').innerText.includes('events 5') && document.querySelector('.row').innerText.includes('open')`)
-		b.click(".row")
-		b.until(`document.querySelectorAll('.message').length === 5 && document.querySelector('.messages').innerText.includes('streamed')`)
+		b.Until(`document.querySelector('.row').innerText.includes('events 5') && document.querySelector('.row').innerText.includes('open')`)
+		b.Click(".row")
+		b.Until(`document.querySelectorAll('.message').length === 5 && document.querySelector('.messages').innerText.includes('streamed')`)
 		do("POST", "/release", "")
-		b.until(`document.querySelectorAll('.message').length === 6 && document.querySelector('.messages').innerText.includes('[DONE]')`)
+		b.Until(`document.querySelectorAll('.message').length === 6 && document.querySelector('.messages').innerText.includes('[DONE]')`)
 	})
 
 	step("WebSocket", func(t *testing.T) {
@@ -283,81 +294,81 @@ func TestPage(t *testing.T) {
 			}
 		}
 		say(`{"type":"join","room":"lobby"}`)
-		b.until(`document.querySelector('.row').innerText.includes('WebSocket 2')`)
-		b.click(".row")
-		b.until(`document.querySelectorAll('.message').length === 2`)
+		b.Until(`document.querySelector('.row').innerText.includes('WebSocket 2')`)
+		b.Click(".row")
+		b.Until(`document.querySelectorAll('.message').length === 2`)
 		say(`{"type":"say","text":"is this live?"}`)
-		b.until(`document.querySelectorAll('.message').length === 4 && document.querySelector('.messages').innerText.includes('is this live?')`)
+		b.Until(`document.querySelectorAll('.message').length === 4 && document.querySelector('.messages').innerText.includes('is this live?')`)
 	})
 
 	step("dark", func(t *testing.T) {
-		b.size(1280, 800, "dark")
+		b.Size(1280, 800, "dark")
 		dark := `(() => { const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number); return r + g + b < 150; })()`
-		b.until(dark)
-		b.shoot(*pictures, "inspector-websocket-dark.png")
-		b.click("#theme") // light
-		b.until("!" + dark)
-		b.click("#theme") // dark, whatever the system says
-		b.size(1280, 800, "light")
-		b.until(dark)
-		b.click("#theme") // as the system
-		b.until("!" + dark)
+		b.Until(dark)
+		shoot("inspector-websocket-dark.png")
+		b.Click("#theme") // light
+		b.Until("!" + dark)
+		b.Click("#theme") // dark, whatever the system says
+		b.Size(1280, 800, "light")
+		b.Until(dark)
+		b.Click("#theme") // as the system
+		b.Until("!" + dark)
 	})
 
 	step("status", func(t *testing.T) {
-		b.eval(`document.activeElement.blur()`)
-		b.key("g")
-		b.until(`document.querySelector('#status').innerText.includes('connection refused by 127.0.0.1:22') && document.querySelector('#status').innerText.includes('203.0.113.7:51820')`)
-		b.shoot(*pictures, "inspector-status.png")
-		b.key("Escape")
-		b.until(`document.querySelector('#status').hidden`)
+		b.Eval(`document.activeElement.blur()`)
+		b.Key("g")
+		b.Until(`document.querySelector('#status').innerText.includes('connection refused by 127.0.0.1:22') && document.querySelector('#status').innerText.includes('203.0.113.7:51820')`)
+		shoot("inspector-status.png")
+		b.Key("Escape")
+		b.Until(`document.querySelector('#status').hidden`)
 	})
 
 	step("phone", func(t *testing.T) {
-		b.size(390, 844, "light")
-		b.until(`document.documentElement.scrollWidth <= 390`)
-		b.shoot(*pictures, "inspector-phone.png")
-		b.until(`[...document.querySelectorAll('.row')].some((e) => e.innerText.includes('page=1'))`)
-		b.eval(`[...document.querySelectorAll('.row')].find((e) => e.innerText.includes('page=1')).click()`)
-		b.until(`document.querySelector('#detail h2').innerText.includes('page=1') && getComputedStyle(document.querySelector('#master')).display === 'none'`)
-		b.until(`document.querySelector('[data-side=response] pre')`)
-		b.until(`document.documentElement.scrollWidth <= 390`)
-		b.shoot(*pictures, "inspector-phone-detail.png")
-		b.click("#back")
-		b.until(`getComputedStyle(document.querySelector('#master')).display !== 'none'`)
-		b.size(1280, 800, "light")
+		b.Size(390, 844, "light")
+		b.Until(`document.documentElement.scrollWidth <= 390`)
+		shoot("inspector-phone.png")
+		b.Until(`[...document.querySelectorAll('.row')].some((e) => e.innerText.includes('page=1'))`)
+		b.Eval(`[...document.querySelectorAll('.row')].find((e) => e.innerText.includes('page=1')).click()`)
+		b.Until(`document.querySelector('#detail h2').innerText.includes('page=1') && getComputedStyle(document.querySelector('#master')).display === 'none'`)
+		b.Until(`document.querySelector('[data-side=response] pre')`)
+		b.Until(`document.documentElement.scrollWidth <= 390`)
+		shoot("inspector-phone-detail.png")
+		b.Click("#back")
+		b.Until(`getComputedStyle(document.querySelector('#master')).display !== 'none'`)
+		b.Size(1280, 800, "light")
 	})
 
 	step("keys, clear", func(t *testing.T) {
-		b.key("?")
-		b.until(`document.querySelector('#keys').open`)
-		b.key("Escape")
-		b.eval(`document.querySelector('#keys').close()`)
-		b.key("/")
-		b.until(`document.activeElement.id === 'f-text'`)
-		b.key("Escape")
-		b.until(`document.activeElement.id === 'list'`)
-		b.key("p")
+		b.Key("?")
+		b.Until(`document.querySelector('#keys').open`)
+		b.Key("Escape")
+		b.Eval(`document.querySelector('#keys').close()`)
+		b.Key("/")
+		b.Until(`document.activeElement.id === 'f-text'`)
+		b.Key("Escape")
+		b.Until(`document.activeElement.id === 'list'`)
+		b.Key("p")
 		do("GET", "/paused", "")
-		b.until(`document.querySelector('#pause').innerText === 'Resume'`)
-		b.key("p")
-		b.until(`document.querySelector('.row').innerText.includes('/paused')`)
-		b.click("#clear")
-		b.until(`document.querySelectorAll('.row').length === 0`)
+		b.Until(`document.querySelector('#pause').innerText === 'Resume'`)
+		b.Key("p")
+		b.Until(`document.querySelector('.row').innerText.includes('/paused')`)
+		b.Click("#clear")
+		b.Until(`document.querySelectorAll('.row').length === 0`)
 		if n := len(i.List(Filter{})); n != 0 {
 			t.Errorf("%d exchanges are left", n)
 		}
 	})
 
 	step("accessible", func(t *testing.T) {
-		unnamed := b.eval(`[...document.querySelectorAll('button, a, input, select, textarea, img')].filter((e) => !(e.innerText || e.ariaLabel || e.title || e.labels?.length || e.hasAttribute('alt'))).map((e) => e.outerHTML)`)
+		unnamed := b.Eval(`[...document.querySelectorAll('button, a, input, select, textarea, img')].filter((e) => !(e.innerText || e.ariaLabel || e.title || e.labels?.length || e.hasAttribute('alt'))).map((e) => e.outerHTML)`)
 		if unnamed != "[]" {
 			t.Errorf("without a name: %s", unnamed)
 		}
 	})
 
 	// Also what the content security policy refuses would be told here.
-	for _, c := range b.complaints() {
+	for _, c := range b.Complaints() {
 		t.Errorf("the page complains: %s", c)
 	}
 
@@ -369,14 +380,14 @@ func TestPage(t *testing.T) {
 		}))
 		defer other.Close()
 		do("GET", "/", "")
-		b.open(strings.Replace(other.URL, "127.0.0.1", "localhost", 1))
-		b.until(`document.title === 'other'`)
+		b.Navigate(strings.Replace(other.URL, "127.0.0.1", "localhost", 1))
+		b.Until(`document.title === 'other'`)
 		for _, js := range []string{
 			`fetch(%q + 'api/v1/requests').then((r) => r.text(), () => 'refused')`,
 			`fetch(%q + 'api/requests/http', { method: 'DELETE', mode: 'no-cors' }).then(() => 'sent', () => 'refused')`,
 			`fetch(%q + 'api/requests/http', { method: 'POST', mode: 'no-cors', body: '{}' }).then(() => 'refused', () => 'refused')`,
 		} {
-			if got := b.eval(fmt.Sprintf(js, page)); got != `"refused"` {
+			if got := b.Eval(fmt.Sprintf(js, page)); got != `"refused"` {
 				t.Errorf("%s: %s", js, got)
 			}
 		}

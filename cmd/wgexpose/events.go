@@ -14,9 +14,11 @@ import (
 type eventPrinter struct {
 	stdout, stderr io.Writer
 	json           bool
+	inspected      bool // there are tunnels whose requests the inspector shows
 	alone          bool // there is one tunnel: its refusal ends the command, and is its error
 
-	mu      sync.Mutex // one line at a time; guards refused
+	mu      sync.Mutex // one line at a time; guards what follows
+	page    string     // of the inspector, as last told
 	refused bool       // alone and refused: that it is gone says nothing then
 }
 
@@ -34,6 +36,11 @@ func (p *eventPrinter) print(e agent.Event) {
 		_ = writeJSON(p.stdout, e)
 	case e.Event == agent.EventLink:
 		fmt.Fprintln(p.stderr, linkLine(e))
+	case e.Event == agent.EventInspector:
+		if p.inspected && e.URL != p.page || e.State == agent.InspectorError {
+			fmt.Fprintln(p.stderr, inspectorLine(e))
+		}
+		p.page = e.URL
 	case p.alone && p.refuses(e):
 		p.refused = true
 	case p.refused && e.State == agent.TunnelGone:
@@ -70,6 +77,13 @@ func linkLine(e agent.Event) string {
 		line += ": " + e.Reason
 	}
 	return printable(line)
+}
+
+func inspectorLine(e agent.Event) string {
+	if e.State == agent.InspectorUp {
+		return "requests are shown at " + e.URL
+	}
+	return printable("requests are not shown: " + e.Reason)
 }
 
 func tunnelLine(e agent.Event) string {

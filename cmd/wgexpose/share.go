@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,7 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	keep := len(tunnels) > 1 || cmd.Name() == "up"
 	printer := newEventPrinter(a, asJSON)
 	printer.alone = !keep
+	printer.inspected = slices.ContainsFunc(specs, func(t agent.Tunnel) bool { return t.Kind == tunnel.HTTP && !t.Uninspected })
 	defer context.AfterFunc(ctx, func() {
 		if !asJSON {
 			a.hint("stopping: running connections have 10 s to finish; once more ends at once")
@@ -52,6 +54,7 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		Tunnels: specs,
 		Keep:    keep,
 		Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy},
+		Inspect: inspectOf(cfg),
 		Version: buildVersion(),
 		Certificates: agent.Certificates{
 			Mode: cfg.Certificates, Email: cfg.ACMEEmail, CA: cfg.ACMECA, CARoot: cfg.ACMERoot,
@@ -62,6 +65,14 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 		},
 		Logger: log,
 	})
+}
+
+// inspectOf is what the settings say of the inspector.
+func inspectOf(cfg configs.Agent) agent.Inspect {
+	if !cfg.Inspect {
+		return agent.Inspect{}
+	}
+	return agent.Inspect{Addr: cfg.WebAddr, Unmask: cfg.Unmask}
 }
 
 // agentTunnels turns settings into what the agent publishes. Passwords are
@@ -87,6 +98,7 @@ func agentTunnels(in []configs.Tunnel) ([]agent.Tunnel, error) {
 				TerminateAt:      t.TerminateAt,
 			},
 			ProxyProtocol:       t.ProxyProtocol,
+			Uninspected:         t.Inspect != nil && !*t.Inspect,
 			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
 		}
 	}

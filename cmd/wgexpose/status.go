@@ -20,7 +20,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show this agent, its links and its tunnels",
 		Long: `Show which edge this agent has joined, and while http, tcp or up runs, how its
-links and tunnels are.`,
+links and tunnels are and where its requests are shown.`,
 		Example: `  wgexpose status
   wgexpose status --json`,
 		Args: cobra.NoArgs,
@@ -79,6 +79,11 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 			reason = t.Error.Message
 		}
 		tunnels = append(tunnels, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Upstream, strconv.Itoa(t.Connections), strconv.FormatInt(t.Conns.Count, 10), reason})
+	}
+	if s.Inspector != "" {
+		if _, err := fmt.Fprintf(a.stdout, "\ninspector %s\n", s.Inspector); err != nil {
+			return err
+		}
 	}
 	return a.section([]string{"TUNNEL", "KIND", "STATE", "PUBLIC", "UPSTREAM", "OPEN", "CONNECTIONS", "REASON"}, tunnels)
 }

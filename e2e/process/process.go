@@ -50,6 +50,7 @@ type Event struct {
 	State     string    `json:"state"`
 	Name      string    `json:"name"`
 	Kind      string    `json:"kind"`
+	URL       string    `json:"url"`
 	PublicURL string    `json:"public_url"`
 	Upstream  string    `json:"upstream"`
 	Reason    string    `json:"reason"`

@@ -1,4 +1,13 @@
-package inspect
+// Package browser drives a headless Chromium in tests, by the DevTools protocol
+// (https://chromedevtools.github.io/devtools-protocol/):
+//
+//	b := browser.Open(t)
+//	b.Navigate("http://127.0.0.1:4040/")
+//	b.Until(`document.querySelectorAll('.row').length === 1`)
+//
+// A test skips where there is no Chromium, unless WGEXPOSE_REQUIRE_TOOLS is 1.
+// It is for tests only.
+package browser
 
 import (
 	"bufio"
@@ -17,9 +26,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// browser is a headless Chromium with one page, driven by the DevTools
-// protocol (https://chromedevtools.github.io/devtools-protocol/).
-type browser struct {
+// Browser is a headless Chromium with one page.
+type Browser struct {
 	t       *testing.T
 	ctx     context.Context
 	conn    *websocket.Conn
@@ -32,6 +40,8 @@ type browser struct {
 	done    chan struct{}
 }
 
+type object map[string]any
+
 type cdpReply struct {
 	ID     int             `json:"id"`
 	Method string          `json:"method"`
@@ -42,9 +52,9 @@ type cdpReply struct {
 	} `json:"error"`
 }
 
-// openBrowser starts Chromium. A test skips where there is none, unless tools
-// are required.
-func openBrowser(t *testing.T) *browser {
+// Open starts Chromium, until the test ends. Further flags of its command line may
+// be given.
+func Open(t *testing.T, flags ...string) *Browser {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
@@ -66,9 +76,9 @@ func openBrowser(t *testing.T) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, path, "--headless=new", "--remote-debugging-port=0", "--user-data-dir="+profile, "--no-sandbox", "--disable-gpu",
+	cmd := exec.CommandContext(ctx, path, append([]string{"--headless=new", "--remote-debugging-port=0", "--user-data-dir=" + profile, "--no-sandbox", "--disable-gpu",
 		"--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-		"--hide-scrollbars", "--force-color-profile=srgb", "about:blank")
+		"--hide-scrollbars", "--force-color-profile=srgb"}, append(flags, "about:blank")...)...)
 	cmd.Env = append(os.Environ(), "HOME="+profile, "DBUS_SESSION_BUS_ADDRESS=disabled:")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -96,7 +106,7 @@ func openBrowser(t *testing.T) *browser {
 	if !ok {
 		t.Fatal("chromium ended before it could be driven")
 	}
-	b := &browser{t: t, ctx: ctx, waiting: map[int]chan cdpReply{}, done: make(chan struct{})}
+	b := &Browser{t: t, ctx: ctx, waiting: map[int]chan cdpReply{}, done: make(chan struct{})}
 	b.conn, _, err = websocket.Dial(ctx, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -107,15 +117,18 @@ func openBrowser(t *testing.T) *browser {
 		b.conn.CloseNow()
 		<-b.done
 	})
-	target := fromJSON[struct{ TargetID string }](t, string(b.call("Target.createTarget", object{"url": "about:blank"})))
-	b.session = fromJSON[struct{ SessionID string }](t, string(b.call("Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}))).SessionID
+	target := fromJSON[struct{ TargetID string }](t, string(b.Call("Target.createTarget", object{"url": "about:blank"})))
+	b.session = fromJSON[struct{ SessionID string }](t, string(b.Call("Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}))).SessionID
 	for _, domain := range []string{"Page", "Runtime", "Log"} {
-		b.call(domain+".enable", nil)
+		b.Call(domain+".enable", nil)
 	}
 	return b
 }
 
-func (b *browser) read() {
+// In has what follows belong to t, a part of the test.
+func (b *Browser) In(t *testing.T) { b.t = t }
+
+func (b *Browser) read() {
 	defer close(b.done)
 	for {
 		_, data, err := b.conn.Read(b.ctx)
@@ -145,8 +158,8 @@ func (b *browser) read() {
 	}
 }
 
-// call calls a method of the protocol.
-func (b *browser) call(method string, params any) json.RawMessage {
+// Call calls a method of the protocol.
+func (b *Browser) Call(method string, params any) json.RawMessage {
 	b.t.Helper()
 	if params == nil {
 		params = object{}
@@ -181,8 +194,8 @@ func (b *browser) call(method string, params any) json.RawMessage {
 	return r.Result
 }
 
-// eval evaluates JavaScript in the page, promises included, as JSON.
-func (b *browser) eval(js string) string {
+// Eval evaluates JavaScript in the page, promises included, as JSON.
+func (b *Browser) Eval(js string) string {
 	b.t.Helper()
 	r := fromJSON[struct {
 		Result           struct{ Value json.RawMessage }
@@ -190,98 +203,104 @@ func (b *browser) eval(js string) string {
 			Text      string
 			Exception struct{ Description string }
 		}
-	}](b.t, string(b.call("Runtime.evaluate", object{"expression": js, "awaitPromise": true, "returnByValue": true, "userGesture": true})))
+	}](b.t, string(b.Call("Runtime.evaluate", object{"expression": js, "awaitPromise": true, "returnByValue": true, "userGesture": true})))
 	if e := r.ExceptionDetails; e != nil {
 		b.t.Fatalf("%s: %s %s", js, e.Text, e.Exception.Description)
 	}
 	return string(r.Result.Value)
 }
 
-// until waits for a condition in the page, looking at each frame that it draws.
-func (b *browser) until(js string) {
+// Until waits for a condition in the page, looking at each frame that it draws.
+func (b *Browser) Until(js string) {
 	b.t.Helper()
-	got := b.eval(fmt.Sprintf(`new Promise((done) => {
+	got := b.Eval(fmt.Sprintf(`new Promise((done) => {
 		const late = Date.now() + 20000;
 		const look = () => { let ok = false; try { ok = %s; } catch (e) { ok = false; } if (ok) done(true); else if (Date.now() > late) done(false); else setTimeout(look, 20); };
 		look();
 	})`, js))
 	if got != "true" {
-		b.t.Fatalf("never: %s; the page reads %s", js, b.eval("document.body.innerText"))
+		b.t.Fatalf("never: %s; the page reads %s", js, b.Eval("document.body.innerText"))
 	}
 }
 
-func (b *browser) open(url string) {
+// Navigate opens a page, and waits until it is loaded.
+func (b *Browser) Navigate(url string) {
 	b.t.Helper()
-	b.call("Page.navigate", object{"url": url})
-	b.until(`document.readyState === 'complete' && location.href !== 'about:blank'`)
+	b.Call("Page.navigate", object{"url": url})
+	b.Until(`document.readyState === 'complete' && location.href !== 'about:blank'`)
 }
 
-// size sets what the page is seen in, and with which colours.
-func (b *browser) size(width, height int, scheme string) {
+// Size sets what the page is seen in, and with which colours.
+func (b *Browser) Size(width, height int, scheme string) {
 	b.t.Helper()
-	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-	b.call("Emulation.setEmulatedMedia", object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}}})
+	b.Call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+	b.Call("Emulation.setEmulatedMedia", object{"features": []object{{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}}})
 }
 
-// key presses a key as a user does.
-func (b *browser) key(key string) {
+// Key presses a key as a user does.
+func (b *Browser) Key(key string) {
 	b.t.Helper()
 	down := object{"type": "keyDown", "key": key}
 	if len(key) == 1 {
 		down["text"] = key
 	}
-	b.call("Input.dispatchKeyEvent", down)
-	b.call("Input.dispatchKeyEvent", object{"type": "keyUp", "key": key})
+	b.Call("Input.dispatchKeyEvent", down)
+	b.Call("Input.dispatchKeyEvent", object{"type": "keyUp", "key": key})
 }
 
-// click clicks in the middle of what a selector finds.
-func (b *browser) click(selector string) {
+// Click clicks in the middle of what a selector finds.
+func (b *Browser) Click(selector string) {
 	b.t.Helper()
-	b.until(fmt.Sprintf("document.querySelector(%q)", selector))
-	at := fromJSON[struct{ X, Y float64 }](b.t, b.eval(fmt.Sprintf(
+	b.Until(fmt.Sprintf("document.querySelector(%q)", selector))
+	at := fromJSON[struct{ X, Y float64 }](b.t, b.Eval(fmt.Sprintf(
 		`(() => { const e = document.querySelector(%q); e.scrollIntoView({ block: 'nearest' }); const r = e.getBoundingClientRect(); return { x: r.x + r.width / 2, y: r.y + r.height / 2 }; })()`, selector)))
 	for _, kind := range []string{"mousePressed", "mouseReleased"} {
-		b.call("Input.dispatchMouseEvent", object{"type": kind, "x": at.X, "y": at.Y, "button": "left", "clickCount": 1})
+		b.Call("Input.dispatchMouseEvent", object{"type": kind, "x": at.X, "y": at.Y, "button": "left", "clickCount": 1})
 	}
 }
 
-// typeIn types into a field, in place of what it has.
-func (b *browser) typeIn(selector, text string) {
+// Type types into a field, in place of what it has.
+func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	b.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.focus(); e.select(); })()`, selector))
+	b.Eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.focus(); e.select(); })()`, selector))
 	if text == "" {
-		b.key("Backspace")
-		b.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.value = ''; e.dispatchEvent(new Event('input', { bubbles: true })); })()`, selector))
+		b.Key("Backspace")
+		b.Eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.value = ''; e.dispatchEvent(new Event('input', { bubbles: true })); })()`, selector))
 		return
 	}
-	b.call("Input.insertText", object{"text": text})
+	b.Call("Input.insertText", object{"text": text})
 }
 
-// shoot writes a picture of the page.
-func (b *browser) shoot(dir, name string) {
+// Shoot writes a picture of the page into a file.
+func (b *Browser) Shoot(file string) {
 	b.t.Helper()
-	if dir == "" {
-		return
-	}
-	b.eval(`document.querySelector('#toast').textContent = ''`)
 	// Two frames: what was changed is drawn then.
-	b.eval(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
-	r := fromJSON[struct{ Data string }](b.t, string(b.call("Page.captureScreenshot", object{"format": "png"})))
+	b.Eval(`new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`)
+	r := fromJSON[struct{ Data string }](b.t, string(b.Call("Page.captureScreenshot", object{"format": "png"})))
 	png, err := base64.StdEncoding.DecodeString(r.Data)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, name), png, 0o644); err != nil {
+	if err := os.WriteFile(file, png, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-// complaints are the errors that the page met, such as a refused script.
-func (b *browser) complaints() []string {
+// Complaints are the errors that the page met, such as a refused script.
+func (b *Browser) Complaints() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]string(nil), b.console...)
+}
+
+func fromJSON[T any](t testing.TB, s string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%v: %s", err, s)
+	}
+	return v
 }
