@@ -108,12 +108,20 @@ func Start(t testing.TB, cfg Config) *Process {
 	var reading sync.WaitGroup
 	reading.Go(func() { p.read(stdout, &p.stdout, p.line) })
 	reading.Go(func() { p.read(stderr, &p.stderr, nil) })
-	ended := make(chan struct{})
+	read, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(read)
+		reading.Wait()
+	}()
 	go func() {
 		defer close(ended)
 		_ = p.cmd.Wait() // ProcessState has it all
-		// A child that lives on may hold the pipes; the test has the exit code
-		// at once all the same.
+		// What it wrote last is read before anybody hears of its end. A child
+		// that lives on may hold the pipes, and is not waited for.
+		select {
+		case <-read:
+		case <-time.After(time.Second):
+		}
 		p.update(func() { p.exited = true })
 	}()
 	t.Cleanup(func() {
@@ -121,7 +129,7 @@ func Start(t testing.TB, cfg Config) *Process {
 		<-ended
 		stdout.SetReadDeadline(time.Now().Add(time.Second))
 		stderr.SetReadDeadline(time.Now().Add(time.Second))
-		reading.Wait()
+		<-read
 		stdout.Close()
 		stderr.Close()
 		if strings.Contains(p.Stderr(), "WARNING: DATA RACE") {
