@@ -39,6 +39,7 @@ var floors = map[string]int{
 	"agent":        3,
 	"admin":        3,
 	"configs":      4,
+	"screen":       4,
 	".":            4,
 	"cmd/wgexpose": 5,
 

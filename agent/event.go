@@ -59,6 +59,7 @@ type Event struct {
 	PublicURL string         `json:"public_url,omitempty"` // tunnels: only while it serves
 	Upstream  string         `json:"upstream,omitempty"`   // tunnels
 	Error     *control.Error `json:"error,omitempty"`      // tunnels in TunnelError
+	Hint      string         `json:"hint,omitempty"`       // tunnels whose upstream is down: what is there instead, for the user of this machine alone
 }
 
 // same reports whether e says what o said, apart from the time.

@@ -28,6 +28,7 @@ type Status struct {
 	Links     []LinkStatus   `json:"links,omitempty"`
 	Inspector string         `json:"inspector,omitempty"` // URL of the page with the requests
 	Tunnels   []TunnelStatus `json:"tunnels,omitempty"`
+	Visits    []Visit        `json:"visits,omitempty"` // of a Watch alone: those that are new or have changed
 }
 
 // LinkStatus is how one link is.
@@ -52,6 +53,7 @@ type TunnelStatus struct {
 	Conns       meter.Metrics  `json:"conns"`               // of those that reached the upstream, since this process holds the links
 	Inspected   bool           `json:"inspected,omitempty"` // its requests are read along
 	PID         int            `json:"pid"`                 // of the command that serves it
+	HTTP        *meter.Metrics `json:"http,omitempty"`      // of its requests, where they are read along
 }
 
 // ReadStatus tells how the agent of dir is. It wraps ErrNotJoined for one that

@@ -20,6 +20,7 @@ import (
 	"github.com/wgexpose/wgexpose/configs"
 	"github.com/wgexpose/wgexpose/edge"
 	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/screen"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -33,6 +34,7 @@ const (
 )
 
 func (a *app) demoCommand() *cobra.Command {
+	var plain bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run everything on this machine: edge, agent and a web app",
@@ -48,13 +50,23 @@ and leaves nothing behind.`,
 			if err != nil {
 				return err
 			}
-			ctx, stop := drainOnSignal(cmd.Context())
-			defer stop()
-			d := &demo{app: a, log: a.logger(settings.LogLevel, settings.LogFormat)}
-			return d.run(ctx, settings.ListenHTTPS)
+			drain := newDrain(cmd.Context())
+			defer drain.stop()
+			run := func(l *live) error {
+				d := &demo{app: a, live: l, log: a.logger(settings.LogLevel, settings.LogFormat)}
+				return d.run(drain.ctx, settings.ListenHTTPS)
+			}
+			if plain || !a.wantsScreen() {
+				return run(nil)
+			}
+			return a.onScreen(drain, screen.Config{Title: "demo: edge, agent and app on this machine", Tunnels: []agent.Tunnel{
+				{Spec: tunnel.Spec{Name: "demo", Kind: tunnel.HTTP}},
+				{Spec: tunnel.Spec{Name: "echo", Kind: tunnel.TCP}},
+			}}, run)
 		},
 	}
 	configs.DemoFlags(cmd.Flags(), demoHTTPS)
+	plainFlag(cmd, &plain)
 	return cmd
 }
 
@@ -62,8 +74,9 @@ and leaves nothing behind.`,
 // each other but an invite.
 type demo struct {
 	*app
-	log *slog.Logger
-	dir string // holds all state, removed at the end
+	live *live // nil: lines are printed
+	log  *slog.Logger
+	dir  string // holds all state, removed at the end
 }
 
 func (d *demo) run(ctx context.Context, address configs.Listen) (err error) {
@@ -164,6 +177,9 @@ func (d *demo) agent(ctx context.Context, edgeDir *statedir.Dir, ready edge.Read
 		defer stopAgent()
 		return serveEcho(upstreamCtx, echo)
 	})
+	if d.live != nil {
+		defer d.live.watching(dir)()
+	}
 	running.Go(func() error {
 		defer stopUpstreams()
 		waiting := &demoEvents{demo: d, ready: ready, ca: ca, urls: make(map[string]string)}
@@ -237,21 +253,33 @@ type demoEvents struct {
 }
 
 func (d *demoEvents) event(e agent.Event) {
-	switch {
-	case e.Event == agent.EventTunnel && e.State == agent.TunnelUp:
-		d.urls[e.Name] = e.PublicURL
-	case e.Event == agent.EventTunnel && e.Error != nil:
-		d.hint("%s", tunnelLine(e))
+	wrong := func(e agent.Event) {
+		if e.Event == agent.EventTunnel && e.Error != nil {
+			d.hint("%s", tunnelLine(e))
+		}
 	}
-	if !d.told && d.urls["demo"] != "" && d.urls["echo"] != "" {
-		d.told = true
+	if d.live != nil {
+		d.live.event(e, wrong)
+	} else {
+		wrong(e)
+	}
+	if e.Event == agent.EventTunnel && e.State == agent.TunnelUp {
+		d.urls[e.Name] = e.PublicURL
+	}
+	if d.told || d.urls["demo"] == "" || d.urls["echo"] == "" {
+		return
+	}
+	d.told = true
+	if d.live != nil {
+		d.live.Notes("A browser asks about the certificate, which comes from the demo's own CA; curl is told to trust it:", d.curl())
+	} else {
 		d.tell()
 	}
 }
 
-func (d *demoEvents) tell() {
-	page, echo := d.urls["demo"], d.urls["echo"]
-	https := bound(d.ready.HTTPS)
+// curl is a command line that gets the page.
+func (d *demoEvents) curl() string {
+	page := d.urls["demo"]
 	host := strings.TrimPrefix(page, "https://")
 	_, port, err := net.SplitHostPort(host)
 	if err != nil {
@@ -266,6 +294,11 @@ func (d *demoEvents) tell() {
 	if ip.Is6() {
 		resolved = "[" + resolved + "]"
 	}
+	return fmt.Sprintf("curl --cacert %s --resolve %s:%s:%s %s/", shellQuote(d.ca), name, port, resolved, page)
+}
+
+func (d *demoEvents) tell() {
+	curl := d.curl()
 	// Nobody may be reading, which is no reason to stop.
 	fmt.Fprintf(d.stdout, `wgexpose demo: edge, agent and app in one process, joined by WireGuard over loopback
 
@@ -276,13 +309,12 @@ func (d *demoEvents) tell() {
 A page, a WebSocket and a streamed answer. A browser asks about the certificate,
 which comes from the demo's own CA; curl is told to trust it:
 
-  curl --cacert %s --resolve %s:%s:%s %s/
-  curl --no-buffer --cacert %s --resolve %s:%s:%s %s/stream
+  %s
+  %sstream
 
 Ctrl-C ends it and removes everything.
-`, https, bound(d.ready.WG), page, echo,
-		shellQuote(d.ca), name, port, resolved, page,
-		shellQuote(d.ca), name, port, resolved, page)
+`, bound(d.ready.HTTPS), bound(d.ready.WG), d.urls["demo"], d.urls["echo"],
+		curl, strings.Replace(curl, "curl ", "curl --no-buffer ", 1))
 }
 
 // shellQuote makes a path one word of a POSIX shell.

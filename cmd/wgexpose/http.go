@@ -12,7 +12,8 @@ import (
 func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader, protocol, appName, terminateAt string
 	var policy *policyFlags
-	var asJSON, verify, compression bool
+	var out output
+	var verify, compression bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET | --app NAME",
 		Short: "Share a web service under a host name of the edge",
@@ -78,7 +79,7 @@ rules for headers.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
-			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
@@ -91,7 +92,7 @@ rules for headers.`,
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
-	jsonFlag(cmd, &asJSON)
+	out.flags(cmd)
 	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -14,7 +14,8 @@ import (
 func (a *app) serveCommand() *cobra.Command {
 	var name, url string
 	var policy *policyFlags
-	var asJSON, listing, spa bool
+	var out output
+	var listing, spa bool
 	cmd := &cobra.Command{
 		Use:   "serve DIR",
 		Short: "Share a folder as a web site",
@@ -54,7 +55,7 @@ file:///srv/www with the keys listing and spa.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
-			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
@@ -63,7 +64,7 @@ file:///srv/www with the keys listing and spa.`,
 	cmd.Flags().BoolVar(&listing, "listing", true, "list folders that have no index.html")
 	cmd.Flags().BoolVar(&spa, "spa", false, "answer with /index.html for pages that are no file, for single-page apps")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
-	jsonFlag(cmd, &asJSON)
+	out.flags(cmd)
 	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -9,12 +9,13 @@ import (
 
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/screen"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
 // share publishes tunnels until a signal, and prints what happens to them.
-func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) error {
+func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, out output) error {
 	cfg, err := configs.LoadAgent(cmd.Flags())
 	if err != nil {
 		return err
@@ -23,44 +24,68 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, asJSON bool) e
 	if err != nil {
 		return err
 	}
-	ctx, stop := drainOnSignal(cmd.Context())
-	defer stop()
-	log := a.logger(cfg.LogLevel, cfg.LogFormat)
-	super := supervise(ctx, log, func(ctx context.Context) error {
-		_, err := agent.ReadStatus(ctx, dir)
-		return err
-	})
-	defer super.end()
 	specs, err := agentTunnels(tunnels)
 	if err != nil {
 		return err
 	}
-	apps, err := serveApps(ctx, tunnels, specs, log)
+	d := newDrain(cmd.Context())
+	defer d.stop()
+	sh := &sharing{app: a, cfg: cfg, dir: dir, tunnels: tunnels, specs: specs, keep: len(tunnels) > 1 || cmd.Name() == "up"}
+	printer := newEventPrinter(a, out.json)
+	printer.alone = !sh.keep
+	printer.inspected = slices.ContainsFunc(specs, func(t agent.Tunnel) bool { return t.Kind == tunnel.HTTP && !t.Uninspected })
+	if !out.json && !out.plain && a.wantsScreen() {
+		// Without an answer there is nothing to show, and Run says why.
+		if st, err := agent.ReadStatus(d.ctx, dir); err == nil && st.Revoked == "" {
+			return a.onScreen(d, screen.Config{Title: st.Agent + " at " + st.Domain, Tunnels: specs}, func(l *live) error {
+				defer l.watching(dir)()
+				return sh.run(d.ctx, func(e agent.Event) { l.event(e, printer.print) })
+			})
+		}
+	}
+	defer context.AfterFunc(d.ctx, func() {
+		if !out.json {
+			a.hint("stopping: running connections have 10 s to finish; once more ends at once")
+		}
+	})()
+	return sh.run(d.ctx, printer.print)
+}
+
+// sharing is one command that shares something.
+type sharing struct {
+	app     *app
+	cfg     configs.Agent
+	dir     *statedir.Dir
+	tunnels []configs.Tunnel
+	specs   []agent.Tunnel
+	keep    bool // see agent.Config
+}
+
+// run shares until ctx ends.
+func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
+	log := s.app.logger(s.cfg.LogLevel, s.cfg.LogFormat)
+	super := supervise(ctx, log, func(ctx context.Context) error {
+		_, err := agent.ReadStatus(ctx, s.dir)
+		return err
+	})
+	defer super.end()
+	apps, err := serveApps(ctx, s.tunnels, s.specs, log)
 	if err != nil {
 		return err
 	}
 	defer apps.end() // visitors are served until they are gone
-	keep := len(tunnels) > 1 || cmd.Name() == "up"
-	printer := newEventPrinter(a, asJSON)
-	printer.alone = !keep
-	printer.inspected = slices.ContainsFunc(specs, func(t agent.Tunnel) bool { return t.Kind == tunnel.HTTP && !t.Uninspected })
-	defer context.AfterFunc(ctx, func() {
-		if !asJSON {
-			a.hint("stopping: running connections have 10 s to finish; once more ends at once")
-		}
-	})()
 	return agent.Run(ctx, agent.Config{
-		Dir:     dir,
-		Tunnels: specs,
-		Keep:    keep,
-		Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy},
-		Inspect: inspectOf(cfg),
+		Dir:     s.dir,
+		Tunnels: s.specs,
+		Keep:    s.keep,
+		Reach:   agent.Reach{Transport: s.cfg.Transport, Proxy: s.cfg.Proxy},
+		Inspect: inspectOf(s.cfg),
 		Version: buildVersion(),
 		Certificates: agent.Certificates{
-			Mode: cfg.Certificates, Email: cfg.ACMEEmail, CA: cfg.ACMECA, CARoot: cfg.ACMERoot,
+			Mode: s.cfg.Certificates, Email: s.cfg.ACMEEmail, CA: s.cfg.ACMECA, CARoot: s.cfg.ACMERoot,
 		},
 		Events: func(e agent.Event) {
-			printer.print(e)
+			tell(e)
 			super.event(e)
 		},
 		Logger: log,

@@ -14,7 +14,7 @@ import (
 func (a *app) tcpCommand() *cobra.Command {
 	var name, port, proxyProtocol string
 	var policy *policyFlags
-	var asJSON bool
+	var out output
 	cmd := &cobra.Command{
 		Use:   "tcp TARGET",
 		Short: "Share a TCP service on a port of the edge",
@@ -53,7 +53,7 @@ the same name.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
-			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
@@ -61,7 +61,7 @@ the same name.`,
 	cmd.Flags().StringVar(&port, "port", "", "public `PORT` (default: the edge chooses)")
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.TCP)
-	jsonFlag(cmd, &asJSON)
+	out.flags(cmd)
 	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -10,7 +10,7 @@ import (
 func (a *app) tlsCommand() *cobra.Command {
 	var name, url, terminateAt, proxyProtocol string
 	var policy *policyFlags
-	var asJSON bool
+	var out output
 	cmd := &cobra.Command{
 		Use:   "tls TARGET",
 		Short: "Share a TLS service under a host name of the edge",
@@ -55,7 +55,7 @@ internal from an own authority, whose root "wgexpose ca" prints.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
-			return a.share(cmd, []configs.Tunnel{t}, asJSON)
+			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
@@ -64,7 +64,7 @@ internal from an own authority, whose root "wgexpose ca" prints.`,
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "upstream", "where TLS ends: `PLACE` upstream, agent or edge")
 	cmd.Flags().StringVar(&proxyProtocol, "proxy-protocol", "", "tell the target the visitor's address with a PROXY header: `VERSION` v1 or v2")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.TLS)
-	jsonFlag(cmd, &asJSON)
+	out.flags(cmd)
 	takeHabits(cmd.Flags())
 	return cmd
 }

@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) upCommand() *cobra.Command {
-	var asJSON, all bool
+	var out output
+	var all bool
 	cmd := &cobra.Command{
 		Use:     "up [NAME…]",
 		Aliases: []string{"start"},
@@ -47,12 +48,12 @@ A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 			if err != nil {
 				return err
 			}
-			return a.share(cmd, tunnels, asJSON)
+			return a.share(cmd, tunnels, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&all, "all", false, "share all tunnels, as without names")
-	jsonFlag(cmd, &asJSON)
+	out.flags(cmd)
 	return cmd
 }
 
