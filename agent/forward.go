@@ -233,7 +233,7 @@ func (f *forwarder) relay(t *served, c net.Conn, up net.Conn, visitor netip.Addr
 	t.passed.Begin(start)
 	defer func() { t.passed.End(time.Since(start)) }()
 	if t.ProxyProtocol != 0 {
-		if err := writeHeader(up, t.ProxyProtocol, visitor); err != nil {
+		if err := writeHeader(up, t.ProxyProtocol, visitor, f.set.publicPort(t, f.link)); err != nil {
 			log.Warn("PROXY header", "err", err)
 			relay.Abort(c)
 			up.Close()
@@ -248,11 +248,17 @@ func (f *forwarder) relay(t *served, c net.Conn, up net.Conn, visitor netip.Addr
 	log.Log(t.ctx, level, "connection closed", attrs...)
 }
 
-func writeHeader(up net.Conn, version int, visitor netip.AddrPort) error {
+// writeHeader tells the upstream of the visitor, and of the port that was asked
+// for: of the edge's addresses only the edge knows which one it was.
+func writeHeader(up net.Conn, version int, visitor netip.AddrPort, port uint16) error {
 	if err := up.SetWriteDeadline(time.Now().Add(headerTimeout)); err != nil {
 		return err
 	}
-	if err := relay.WriteProxyHeader(up, version, visitor, netip.AddrPort{}); err != nil {
+	edge := netip.IPv6Unspecified()
+	if visitor.Addr().Is4() {
+		edge = netip.IPv4Unspecified()
+	}
+	if err := relay.WriteProxyHeader(up, version, visitor, netip.AddrPortFrom(edge, port)); err != nil {
 		return err
 	}
 	return up.SetWriteDeadline(time.Time{})

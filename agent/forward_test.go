@@ -323,6 +323,9 @@ func TestProxyHeader(t *testing.T) {
 			if src, ok := h.SourceAddr.(*net.TCPAddr); !ok || src.AddrPort() != visitor {
 				t.Errorf("%s: source %v, want %v", name, h.SourceAddr, visitor)
 			}
+			if dst, ok := h.DestinationAddr.(*net.TCPAddr); !ok || !dst.IP.IsUnspecified() || dst.Port != 20022 {
+				t.Errorf("%s: destination %v, want port 20022", name, h.DestinationAddr)
+			}
 		}
 	}
 }

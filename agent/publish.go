@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -262,6 +264,25 @@ func (s *set) nameOf(t *served) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return t.named
+}
+
+// publicPort is the port under which l's edge serves t, 0 when it does not.
+func (s *set) publicPort(t *served, l *link) uint16 {
+	s.mu.Lock()
+	address := t.answers[l].PublicURL
+	s.mu.Unlock()
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "":
+		return 0
+	case u.Port() == "": // tls://, by name
+		return 443
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(port)
 }
 
 // join makes a link's fate known to the set, in the order of the edges.
