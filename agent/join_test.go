@@ -196,6 +196,10 @@ func TestReachWithoutTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.close()
+	n.resolver = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		<-ctx.Done() // name servers that do not answer
+		return nil, ctx.Err()
+	}
 	for _, addr := range []string{"edge.invalid:51820", e.addr.String()} {
 		edge := e.self()
 		edge.Endpoints[0].Addr = addr
@@ -203,6 +207,9 @@ func TestReachWithoutTime(t *testing.T) {
 			if err := n.reach(t.Context(), edge, timeout); err == nil || err.Error() == "" {
 				t.Errorf("%s in %v: %v", addr, timeout, err)
 			}
+		}
+		if err := n.reach(t.Context(), edge, 100*time.Millisecond); err == nil || !strings.Contains(err.Error(), addr) {
+			t.Errorf("%s: %v", addr, err)
 		}
 	}
 }

@@ -279,12 +279,23 @@ func (l *lookup) addrs(ctx context.Context, wait time.Duration) ([]netip.AddrPor
 		return l.node.known, f.err
 	case <-timer.C:
 		if len(l.node.known) == 0 {
-			return nil, errors.New("the edge's host name could not be looked up in time")
+			return nil, l.late()
 		}
 		return l.node.known, nil
 	case <-ctx.Done():
-		return l.node.known, ctx.Err()
+		return l.node.known, fmt.Errorf("%w: %w", l.late(), ctx.Err())
 	}
+}
+
+// late says whose name servers did not answer.
+func (l *lookup) late() error {
+	var names []string
+	for _, ep := range l.edge.Endpoints {
+		if ep.Kind == keys.EndpointUDP {
+			names = append(names, ep.Addr)
+		}
+	}
+	return fmt.Errorf("the edge's host name could not be looked up in time (%s)", strings.Join(names, ", "))
 }
 
 // wait lets the resolution that is under way end. Its context must have ended.
