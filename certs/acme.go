@@ -1,6 +1,8 @@
 package certs
 
 import (
+	"cmp"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -24,7 +26,8 @@ func (c Config) serves(ch Challenge) bool {
 func acmeTemplate(cfg Config, issuer Issuer, p *plug, log *slog.Logger) (certmagic.ACMEIssuer, error) {
 	t := certmagic.ACMEIssuer{
 		CA:                      issuer.directory(),
-		Email:                   issuer.Email,
+		Email:                   cmp.Or(issuer.Email, noEmail),
+		NewAccountFunc:          withoutNoEmail,
 		Agreed:                  true, // choosing the mode is the agreement
 		DisableHTTPChallenge:    !cfg.serves(HTTP01),
 		DisableTLSALPNChallenge: !cfg.serves(TLSALPN01),
@@ -53,6 +56,20 @@ func acmeTemplate(cfg Config, issuer Issuer, p *plug, log *slog.Logger) (certmag
 		}
 	}
 	return t, nil
+}
+
+// noEmail stands for no address. certmagic (v0.25.6, account.go) files such an
+// account under this word. Given an empty address it would look for one first: in
+// what another user in this process has, and then in the name of that folder,
+// which it gives to the authority as an address.
+const noEmail = "default"
+
+// withoutNoEmail is certmagic.ACMEIssuer.NewAccountFunc.
+func withoutNoEmail(_ context.Context, _ *certmagic.ACMEIssuer, account acme.Account) (acme.Account, error) {
+	if slices.Equal(account.Contact, []string{"mailto:" + noEmail}) {
+		account.Contact = nil
+	}
+	return account, nil
 }
 
 // overDNS gives a template DNS-01, which is then its only challenge.

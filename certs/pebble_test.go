@@ -22,8 +22,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 // An edge with the two listeners of a Manager's challenges.
@@ -50,6 +48,9 @@ func (e *fakeEdge) listen(t *testing.T) (httpLn, httpsLn net.Listener) {
 
 func (e *fakeEdge) serve(t *testing.T, m *Manager, httpLn, httpsLn net.Listener) {
 	e.m = m
+	if e.onProbe == nil {
+		e.onProbe = func() {}
+	}
 	challenge := m.HTTPChallenge(http.NotFoundHandler())
 	plain := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e.probed.Add(1)
@@ -80,60 +81,21 @@ func (e *fakeEdge) serve(t *testing.T, m *Manager, httpLn, httpsLn net.Listener)
 	})
 }
 
-// nameserver answers 127.0.0.1 for every name.
-func nameserver(t *testing.T) (addr string) {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var q dnsmessage.Message
-			if q.Unpack(buf[:n]) != nil || len(q.Questions) != 1 {
-				continue
-			}
-			a := dnsmessage.Message{
-				Header:    dnsmessage.Header{ID: q.ID, Response: true, Authoritative: true, RecursionAvailable: true},
-				Questions: q.Questions,
-			}
-			if question := q.Questions[0]; question.Type == dnsmessage.TypeA {
-				a.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: question.Name, Class: question.Class, TTL: 1},
-					Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
-				}}
-			}
-			b, err := a.Pack()
-			if err != nil {
-				return
-			}
-			if _, err := conn.WriteTo(b, from); err != nil {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		conn.Close()
-		<-done
-	})
-	return conn.LocalAddr().String()
+// pebble says how Let's Encrypt's test authority runs.
+type pebble struct {
+	edge *fakeEdge         // validates at its ports
+	dns  string            // its resolver; "" answers 127.0.0.1 for all
+	eab  map[string]string // keys by id (base64url) that accounts must be bound to; nil: none
 }
 
-// startPebble runs Let's Encrypt's test authority. It validates on the two ports,
-// rejects some nonces as it does by itself, and never reuses a validation.
-func startPebble(t *testing.T, httpPort, httpsPort int) (directory, root string, stop func()) {
+// start runs the authority. It rejects some nonces as it does by itself, and never
+// reuses a validation.
+func (p pebble) start(t *testing.T) (directory, root string, stop func()) {
 	t.Helper()
 	program := need(t, "pebble")
 	dir := t.TempDir()
 
-	// The authority's own HTTPS, which CARoot must make trusted.
+	// The authority's own HTTPS, which Issuer.Root must make trusted.
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -157,12 +119,16 @@ func startPebble(t *testing.T, httpPort, httpsPort int) (directory, root string,
 	}
 	// Pebble does not tell which port it got, so that it needs free ones.
 	listen, manage := freeAddr(t), freeAddr(t)
-	files["config.json"], err = json.Marshal(map[string]any{"pebble": map[string]any{
+	config := map[string]any{
 		"listenAddress": listen, "managementListenAddress": manage,
 		"certificate": root, "privateKey": filepath.Join(dir, "tls.key"),
-		"httpPort": httpPort, "tlsPort": httpsPort,
-	}})
-	if err != nil {
+		"httpPort": p.edge.httpPort, "tlsPort": p.edge.httpsPort,
+	}
+	if p.eab != nil {
+		config["externalAccountBindingRequired"] = true
+		config["externalAccountMACKeys"] = p.eab
+	}
+	if files["config.json"], err = json.Marshal(map[string]any{"pebble": config}); err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range files {
@@ -170,8 +136,11 @@ func startPebble(t *testing.T, httpPort, httpsPort int) (directory, root string,
 			t.Fatal(err)
 		}
 	}
+	if p.dns == "" {
+		p.dns = newZone(t, "").addr
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", nameserver(t))
+	cmd := exec.CommandContext(ctx, program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", p.dns)
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0")
 	out := new(logBuffer)
 	cmd.Stdout, cmd.Stderr = out, out
@@ -255,7 +224,7 @@ func TestPebble(t *testing.T) {
 			dir := t.TempDir()
 			e := new(fakeEdge)
 			httpLn, httpsLn := e.listen(t)
-			ca, caRoot, stopCA := startPebble(t, e.httpPort, e.httpsPort)
+			ca, caRoot, stopCA := pebble{edge: e}.start(t)
 			hosts := []string{"app.example.test", "late.example.test"}
 			cfg := Config{
 				Mode: ACME, Domain: "example.test", Storage: dir, Allowed: tableOf(hosts...).has,
