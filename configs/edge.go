@@ -25,6 +25,7 @@ type Edge struct {
 	ListenWG        Listen   // WireGuard, UDP; never off
 	MoreWG          []Listen // further addresses for it
 	ListenHTTPS     Listen
+	HTTP3           HTTP3Mode
 	ListenHTTP      Listen
 	TLS             certs.Mode
 	TCPPorts        tunnel.PortRange
@@ -38,6 +39,28 @@ type Edge struct {
 	LogFormat       LogFormat
 }
 
+// HTTP3Mode says whether an edge serves HTTP/3.
+type HTTP3Mode string
+
+const (
+	HTTP3Auto HTTP3Mode = "auto" // where the UDP port of HTTPS is free
+	HTTP3On   HTTP3Mode = "on"
+	HTTP3Off  HTTP3Mode = "off"
+)
+
+func parseHTTP3(s string) (HTTP3Mode, error) { return oneOf(s, HTTP3Auto, HTTP3On, HTTP3Off) }
+
+// WireGuardHasHTTP3Port reports whether listen_wg takes the UDP port of HTTPS.
+func (e Edge) WireGuardHasHTTP3Port() bool {
+	for _, l := range append([]Listen{e.ListenWG}, e.MoreWG...) {
+		if l.Port != 0 && l.Port == e.ListenHTTPS.Port && (!l.Addr.IsValid() || !e.ListenHTTPS.Addr.IsValid() ||
+			l.Addr.IsUnspecified() || e.ListenHTTPS.Addr.IsUnspecified() || l.Addr == e.ListenHTTPS.Addr) {
+			return true
+		}
+	}
+	return false
+}
+
 func edgeSettings() []setting {
 	return []setting{
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.EdgeDefault) + ")"},
@@ -45,6 +68,7 @@ func edgeSettings() []setting {
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
 		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard, or several with commas between; invites carry all, and agents use one that works"},
 		{"listen_https", ":443", "`ADDRESS` for HTTPS, or off"},
+		{"http3", "auto", "HTTP/3 on the UDP port of --listen-https, `MODE`: on, off, or auto: on where that port is free"},
 		{"listen_http", ":80", "`ADDRESS` for plain HTTP, which redirects to HTTPS, or off"},
 		{"tls", "acme", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP)"},
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
@@ -142,6 +166,7 @@ func (m *merged) edge() (Edge, error) {
 		Domain:          take(m, "domain", parseOptionalDomain),
 		Endpoint:        take(m, "endpoint", parseEndpoint),
 		ListenHTTPS:     take(m, "listen_https", parseListenOrOff),
+		HTTP3:           take(m, "http3", parseHTTP3),
 		ListenHTTP:      take(m, "listen_http", parseListenOrOff),
 		TLS:             take(m, "tls", parseTLS),
 		TCPPorts:        take(m, "tcp_ports", tunnel.ParsePortRange),
@@ -174,6 +199,10 @@ func (m *merged) edge() (Edge, error) {
 		m.problem(m.firstSet("tls", "domain"), fmt.Sprintf("no public authority gives certificates for %s; set tls to internal, or name a domain of yours", cfg.Domain))
 	case cfg.TLS == certs.Off && cfg.ListenHTTP.Off:
 		m.problem("listen_http", "is off, and so is TLS: nothing would be served; give it an address such as :80")
+	case cfg.HTTP3 == HTTP3On && cfg.TLS == certs.Off:
+		m.problem("http3", "is on, and tls is off: there is no HTTP/3 without TLS; set http3 to auto, or tls to acme or internal")
+	case cfg.HTTP3 == HTTP3On && cfg.WireGuardHasHTTP3Port():
+		m.problem("http3", fmt.Sprintf("is on, and UDP port %d is WireGuard's by listen_wg: set http3 to off, or give WireGuard another port", cfg.ListenHTTPS.Port))
 	case cfg.TLS != certs.Off && cfg.ListenHTTPS.Off:
 		m.problem("listen_https", "is off, though TLS is not; give it an address such as :443, or set tls to off")
 	}

@@ -194,6 +194,8 @@ func TestMistakes(t *testing.T) {
 		{"acme for localhost", edge, "\ndomain: a.localhost\ntls: acme\n", []string{`^test.yml:3: tls: no public authority`}},
 		{"acme by default for localhost", edge, "\ndomain: localhost\n", []string{`^test.yml:2: domain: no public authority`}},
 		{"nothing to serve", edge, "tls: off\nlisten_http: off\n", []string{`^test.yml:2: listen_http: is off, and so is TLS`}},
+		{"HTTP/3 without TLS", edge, "tls: off\nhttp3: on\n", []string{`^test.yml:2: http3: is on, and tls is off`}},
+		{"HTTP/3 on WireGuard's port", edge, "tls: internal\nhttp3: on\nlisten_wg: ':51820,192.0.2.1:443'\n", []string{`^test.yml:2: http3: is on, and UDP port 443 is WireGuard's by listen_wg`}},
 		{"TLS without a listener", edge, "tls: internal\nlisten_https: off\n", []string{`^test.yml:2: listen_https: is off, though TLS is not`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -84,6 +84,7 @@ func processes() map[string]process {
 				"domain":            edge(func(e Edge) string { return e.Domain }),
 				"endpoint":          edge(func(e Edge) string { return e.Endpoint }),
 				"listen_wg":         edge(func(e Edge) string { return e.ListenWG.String() }),
+				"http3":             edge(func(e Edge) string { return string(e.HTTP3) }),
 				"listen_https":      edge(func(e Edge) string { return e.ListenHTTPS.String() }),
 				"listen_http":       edge(func(e Edge) string { return e.ListenHTTP.String() }),
 				"tls":               edge(func(e Edge) string { return string(e.TLS) }),
@@ -132,6 +133,8 @@ func three(key string) (file, variable, flag string) {
 		return "file.example.com:1", "variable.example.com:2", "192.0.2.3"
 	case "listen_wg", "listen_https", "listen_http":
 		return "127.0.0.1:1001", "[::1]:1002", ":1003"
+	case "http3":
+		return "off", "on", "auto"
 	case "tls":
 		return "internal", "off", "acme"
 	case "tcp_ports":
@@ -232,7 +235,7 @@ func TestDefaults(t *testing.T) {
 			"inspect": "true", "web_addr": "127.0.0.1:4040", "inspect_unmask": "false", "log_level": "warn", "log_format": "text",
 		},
 		"edge": {
-			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "listen_http": ":80",
+			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "http3": "auto", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
 			"acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},

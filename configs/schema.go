@@ -50,6 +50,8 @@ func words(key string) []string {
 		return []string{string(LogText), string(LogJSON)}
 	case "tls":
 		return []string{string(certs.ACME), string(certs.Internal), string(certs.Off)}
+	case "http3":
+		return []string{string(HTTP3Auto), string(HTTP3On), string(HTTP3Off)}
 	case "certificates":
 		return []string{string(certs.ACME), string(certs.Internal)}
 	case dnsKey + ".provider":

@@ -25,6 +25,7 @@ type Config struct {
 	WG              netip.AddrPort   // UDP address of WireGuard; the zero value is any address, any port
 	MoreWG          []netip.AddrPort // others, which invites carry as well
 	HTTPS           net.Listener     // closed when Run ends; nil with TLS off
+	HTTP3           net.PacketConn   // HTTP/3 on the port of HTTPS; closed when Run ends; nil for none
 	HTTP            net.Listener     // redirects; serves the host names with TLS off; may be nil otherwise
 	TLS             certs.Mode       // where certificates come from
 	ACME            []certs.Issuer   // ACME authorities, the first first; nil = Let's Encrypt
@@ -71,6 +72,7 @@ func (t Timing) withDefaults() Timing {
 // become a port; a listener that is not there has the zero address.
 type Ready struct {
 	WG, HTTPS, HTTP netip.AddrPort
+	HTTP3           netip.AddrPort
 	MoreWG          []netip.AddrPort // in the order of Config.MoreWG
 	Domain          string
 	Endpoint        string   // HOST:PORT as new invites carry it
@@ -99,7 +101,7 @@ func (c Config) Validate() error {
 		if c.HTTP == nil {
 			bad("edge: TLS is off, so the host names need a listener for plain HTTP, and there is none")
 		}
-		if c.HTTPS != nil {
+		if c.HTTPS != nil || c.HTTP3 != nil {
 			bad("edge: TLS is off, and there is a listener for HTTPS")
 		}
 	case certs.ACME, certs.Internal:

@@ -28,6 +28,9 @@ type frontConfig struct {
 	// With TLS off, HTTP serves the host names and HTTPS is nil.
 	HTTPS, HTTP net.Listener
 
+	// HTTP3 takes HTTP/3 for the host names of HTTPS. Owned likewise; may be nil.
+	HTTP3 net.PacketConn
+
 	ListenTCP netip.Addr     // address for public TCP ports; zero: all addresses
 	Certs     *certs.Manager // nil, or of mode Off: TLS is off
 	Streams   *streamHost    // takes agents' connections on HTTPS; nil: there are none
@@ -50,6 +53,8 @@ type limits struct {
 	hello      time.Duration // to send a whole ClientHello
 	greeted    int           // connections before the end of the TLS handshake
 	greetedPer int           // of them, from one address
+	quic       int           // open QUIC connections; whoever is refused comes over TCP
+	quicPer    int           // of them, from one address
 	header     time.Duration // to send a request's header; also for the TLS handshake
 	body       time.Duration // to wait for an upload, see proxy.Config; zero: its defaults
 	stream     time.Duration // the same for one of unknown length
@@ -65,6 +70,8 @@ func defaultLimits() limits {
 		hello:      10 * time.Second,
 		greeted:    4096,
 		greetedPer: 2048, // an office behind one address may bring a thousand at once
+		quic:       4096,
+		quicPer:    1024,
 		header:     proxy.HeaderTime,
 		idle:       proxy.IdleTime,
 		dial:       10 * time.Second,
@@ -156,7 +163,7 @@ func (f *front) Run(ctx context.Context) error {
 	for _, s := range servers {
 		serving.Go(func() {
 			if err := s.serve(); !errors.Is(err, http.ErrServerClosed) {
-				broken <- fmt.Errorf("serve %s: %w", s.name, err)
+				broken <- fmt.Errorf("serve %s: %w", s.label(), err)
 			}
 		})
 	}
@@ -171,7 +178,7 @@ func (f *front) Run(ctx context.Context) error {
 }
 
 // end drains and releases everything.
-func (f *front) end(servers []*server) error {
+func (f *front) end(servers []server) error {
 	f.closePorts()
 	drained, cancel := context.WithTimeout(context.Background(), f.limits.drain)
 	defer cancel()

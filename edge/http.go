@@ -14,8 +14,16 @@ import (
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
-// server is one of the front's HTTP servers and its listener.
-type server struct {
+// server is one way for visitors to send requests.
+type server interface {
+	label() string
+	serve() error          // until drain or close
+	drain(context.Context) // takes nothing new, and waits for requests under way
+	close()                // ends what is left
+}
+
+// tcpServer is an HTTP server and its listener.
+type tcpServer struct {
 	name     string
 	http     *http.Server
 	listener net.Listener
@@ -23,8 +31,8 @@ type server struct {
 }
 
 // servers makes the servers for the listeners that there are.
-func (f *front) servers() []*server {
-	var all []*server
+func (f *front) servers() []server {
+	var all []server
 	if f.cfg.HTTPS != nil {
 		g := newGreeter(f, f.steady(f.cfg.HTTPS))
 		s := f.server("https", g, http.HandlerFunc(f.serveSite))
@@ -33,6 +41,10 @@ func (f *front) servers() []*server {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
 		s.http.TLSConfig = g.config
+		if f.cfg.HTTP3 != nil {
+			all = append(all, newHTTP3(f, f.cfg.HTTP3, s.http.Handler))
+			s.http.Handler = f.altSvc(s.http.Handler)
+		}
 		all = append(all, s)
 	}
 	if f.cfg.HTTP != nil {
@@ -46,15 +58,17 @@ func (f *front) servers() []*server {
 }
 
 // server makes one server.
-func (f *front) server(name string, l net.Listener, h http.Handler) *server {
+func (f *front) server(name string, l net.Listener, h http.Handler) *tcpServer {
 	s := proxy.NewServer(f.observed(h), f.log.With("server", name))
 	s.ReadHeaderTimeout, s.IdleTimeout = f.limits.header, f.limits.idle
 	s.BaseContext = func(net.Listener) context.Context { return f.base }
-	return &server{name: name, listener: l, http: s}
+	return &tcpServer{name: name, listener: l, http: s}
 }
 
+func (s *tcpServer) label() string { return s.name }
+
 // serve serves until drain or close.
-func (s *server) serve() error {
+func (s *tcpServer) serve() error {
 	var feeding sync.WaitGroup
 	if s.run != nil {
 		feeding.Go(s.run)
@@ -67,13 +81,13 @@ func (s *server) serve() error {
 
 // drain stops accepting and waits for requests under way. Upgraded connections
 // are not the server's any more; the front's tracker has them.
-func (s *server) drain(ctx context.Context) {
+func (s *tcpServer) drain(ctx context.Context) {
 	// The error says that ctx ended first: the front cuts then.
 	_ = s.http.Shutdown(ctx)
 }
 
 // close closes what is left. The listener is closed already.
-func (s *server) close() { _ = s.http.Close() }
+func (s *tcpServer) close() { _ = s.http.Close() }
 
 // serveSite answers a request for a tunnel's host.
 func (f *front) serveSite(w http.ResponseWriter, r *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -92,6 +93,9 @@ func (r *running) open(ctx context.Context) error {
 			r.opened(func() error { return closeOnce(l) })
 		}
 	}
+	if udp := r.cfg.HTTP3; udp != nil {
+		r.opened(func() error { return closeOnce(udp) })
+	}
 	key, settings, err := r.openState(ctx)
 	if err != nil {
 		return err
@@ -111,7 +115,7 @@ func (r *running) open(ctx context.Context) error {
 }
 
 // closeOnce closes a listener that its server may have closed already.
-func closeOnce(l net.Listener) error {
+func closeOnce(l io.Closer) error {
 	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -219,6 +223,11 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 		r.warn(warning)
 	}
 	r.ready.HTTPS, r.ready.HTTP = listenerAddr(r.cfg.HTTPS), listenerAddr(r.cfg.HTTP)
+	if r.cfg.HTTP3 != nil {
+		if udp, ok := r.cfg.HTTP3.LocalAddr().(*net.UDPAddr); ok {
+			r.ready.HTTP3 = udp.AddrPort()
+		}
+	}
 	r.side = publicSide{domain: settings.Domain, scheme: "https", port: publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTPS)}
 	if r.cfg.TLS == certs.Off {
 		r.side.scheme, r.side.port = "http", publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTP)
@@ -246,7 +255,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 		}
 	}
 	r.front = newFront(frontConfig{
-		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP,
+		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP, HTTP3: r.cfg.HTTP3,
 		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, Streams: r.streams, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
 	})
 	r.reconcile = newReconciler(reconcilerConfig{
@@ -355,7 +364,7 @@ func (r *running) sayReady(ctx context.Context) {
 		return
 	}
 	r.log.Info("edge serves", "domain", r.ready.Domain, "endpoint", r.ready.Endpoint,
-		"wireguard", r.ready.WG, "https", r.ready.HTTPS, "http", r.ready.HTTP)
+		"wireguard", r.ready.WG, "https", r.ready.HTTPS, "http3", r.ready.HTTP3, "http", r.ready.HTTP)
 	if r.cfg.Ready != nil {
 		r.cfg.Ready(r.ready)
 	}

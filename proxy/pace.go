@@ -21,7 +21,8 @@ const (
 // errSlow is why an upload was given up.
 var errSlow = errors.New("the upload makes no progress")
 
-func slowUpload() *Problem {
+// SlowUpload is what the sender of a request reads that stopped arriving.
+func SlowUpload() *Problem {
 	return &Problem{
 		Status: http.StatusRequestTimeout,
 		Code:   "slow_request",

@@ -264,7 +264,7 @@ func (p *Proxy) problemFor(a *answer, r *http.Request, err error) *Problem {
 	}
 	// net/http takes a read that was interrupted for the visitor's end.
 	if a.body.tooSlowEnded() {
-		return slowUpload()
+		return SlowUpload()
 	}
 	if a.r.Context().Err() != nil {
 		return nil

@@ -73,13 +73,10 @@ func (p *Place) leaveLocked() {
 	}
 }
 
-// originOf is what counts as one address: an IPv4 address, or the /64 that one
-// IPv6 subscriber has at least (RFC 6177). Zero for a connection without one.
-func originOf(conn net.Conn) netip.Prefix {
-	var addr netip.Addr
-	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		addr = tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
+// Origin is what counts as one address: an IPv4 address, or the /64 that one IPv6
+// subscriber has at least (RFC 6177). Zero for none.
+func Origin(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
 	bits := 32
 	if addr.Is6() {
 		bits = 64
@@ -89,4 +86,12 @@ func originOf(conn net.Conn) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return prefix
+}
+
+func originOf(conn net.Conn) netip.Prefix {
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	return Origin(tcp.AddrPort().Addr())
 }

@@ -75,6 +75,12 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		return err
 	}
 	log := a.logger(cfg.LogLevel, cfg.LogFormat)
+	http3, err := listenHTTP3(ctx, cfg, https, log)
+	if err != nil {
+		closeListener(https)
+		closeListener(http)
+		return err
+	}
 	super := supervise(ctx, log, func(ctx context.Context) error { return edgeAnswers(ctx, dir) })
 	defer super.end()
 	e, err := edge.New(edge.Config{
@@ -84,6 +90,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		WG:              addrPort(cfg.ListenWG),
 		MoreWG:          addrPorts(cfg.MoreWG),
 		HTTPS:           https,
+		HTTP3:           http3,
 		HTTP:            http,
 		TLS:             cfg.TLS,
 		ACME:            cfg.ACME,
@@ -104,6 +111,9 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 	if err != nil {
 		closeListener(https)
 		closeListener(http)
+		if http3 != nil {
+			http3.Close() // nothing has come yet
+		}
 		return err
 	}
 	return e.Run(ctx)
@@ -131,6 +141,7 @@ type readyEvent struct {
 	MoreWG          []string  `json:"more_wg,omitempty"`
 	HTTPS           string    `json:"https,omitempty"`
 	HTTP            string    `json:"http,omitempty"`
+	HTTP3           string    `json:"http3,omitempty"`
 	PublicHTTPSPort uint16    `json:"public_https_port,omitempty"`
 	Warnings        []string  `json:"warnings,omitempty"`
 }
@@ -138,7 +149,7 @@ type readyEvent struct {
 func (a *app) printReady(r edge.Ready, asJSON bool) {
 	e := readyEvent{
 		Time: time.Now(), Event: "ready", Domain: r.Domain, Endpoint: r.Endpoint, WG: bound(r.WG),
-		HTTPS: bound(r.HTTPS), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
+		HTTPS: bound(r.HTTPS), HTTP3: bound(r.HTTP3), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
 	}
 	udp := e.WG + " (udp)"
 	for _, more := range r.MoreWG {
@@ -152,12 +163,19 @@ func (a *app) printReady(r edge.Ready, asJSON bool) {
 	}
 	fmt.Fprintf(a.stdout, "edge for %s is ready\n", e.Domain)
 	for _, line := range [][2]string{
-		{"https", e.HTTPS}, {"http", e.HTTP}, {"wireguard", udp}, {"endpoint", e.Endpoint},
+		{"https", e.HTTPS}, {"http/3", withUDP(e.HTTP3)}, {"http", e.HTTP}, {"wireguard", udp}, {"endpoint", e.Endpoint},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(a.stdout, "  %-10s %s\n", line[0], line[1])
 		}
 	}
+}
+
+func withUDP(addr string) string {
+	if addr == "" {
+		return ""
+	}
+	return addr + " (udp)"
 }
 
 func bound(addr netip.AddrPort) string {

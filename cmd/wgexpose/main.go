@@ -19,6 +19,8 @@ import (
 )
 
 func main() {
+	// quic-go tells this on standard error, of every edge that does not run as root.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") // cannot fail with such a name
 	os.Exit(service.Run(context.Background(), func(ctx context.Context) int {
 		return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	}))

@@ -54,6 +54,7 @@ type Options struct {
 	Timing edge.Timing
 	Relay  bool // put a relay between agents and edge, for Sleep and Kill
 	Second bool // a second WireGuard address, which no relay is in front of
+	HTTP3  bool // serve it as well
 }
 
 // Edge is an edge that runs until the test ends.
@@ -142,6 +143,13 @@ func (e *Edge) start() {
 	}
 	if e.o.TLS != certs.Off {
 		cfg.HTTPS = listen(e.t, e.https)
+	}
+	if e.o.HTTP3 {
+		udp, err := net.ListenPacket("udp", e.https.String())
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		cfg.HTTP3 = udp
 	}
 	if e.relay != nil {
 		cfg.Endpoint = e.relay.addr().String()
