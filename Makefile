@@ -23,10 +23,10 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard */go.mod))
 export WGEXPOSE_REQUIRE_TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race e2e bench gobench fuzz lint fmt
+.PHONY: help build demo test race e2e e2e-faults e2e-faults-race bench gobench fuzz lint fmt
 
 help: ## list these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/wgexpose
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/wgexpose
@@ -42,6 +42,12 @@ race: ## run the same tests under the race detector
 
 e2e: ## run the tests against real programs (ssh, curl, …)
 	cd e2e && $(GO) test -timeout 15m ./...
+
+e2e-faults: ## break networks and processes in every way, and print the table (root; 45 min)
+	cd e2e && WGEXPOSE_FAULTS=all $(GO) test -timeout 120m -count 1 -v -run '^TestFaults$$' .
+
+e2e-faults-race: ## each of these faults once, under the race detector
+	cd e2e && WGEXPOSE_E2E_RACE=1 $(GO) test -race -timeout 20m -count 1 -run '^TestFaults$$' .
 
 bench: build ## measure against tun/netstack and plain TCP (BENCHFLAGS=-quick)
 	cd bench && CGO_ENABLED=0 $(GO) build -o ../bin/bench .

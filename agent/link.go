@@ -27,8 +27,12 @@ const (
 	// s, and answers what is sent to it. An edge waits longer, 5 s, so that
 	// agents find another way before they count as away.
 	silence = 3 * time.Second
-	// maxSilence holds even while bytes come in: then it is the event
-	// stream that is stuck.
+	// oneWay is how long an edge may answer nothing while bytes come from it,
+	// as on a path that works in one direction. A handshake that is answered
+	// counts, since bulk traffic may hold up events for longer.
+	oneWay = silence * 3 / 2
+	// maxSilence holds even then, when it is the event stream that is stuck,
+	// and on a stream, where a handshake waits as long as events do.
 	maxSilence = 15 * time.Second
 	// connectTimeout bounds one attempt to reach an edge, to its hello.
 	connectTimeout = 10 * time.Second
@@ -132,6 +136,7 @@ func (l *link) run(ctx context.Context) error {
 	defer monitors.Wait()
 	defer unwatch()
 	m := &monitor{node: n, edge: l.edge.Key, watch: l.watchNetwork, source: sourceFor}
+	n.found = m.found
 	monitors.Go(func() { m.run(watching) })
 
 	l.streaming.Store(l.how.Transport == TransportTLS)
@@ -288,16 +293,18 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 }
 
 // watch returns a *pathError when the edge is silent for too long, or at once
-// when the node is nudged. Bulk traffic
-// may hold up events; WireGuard's count of received bytes then shows that the
-// edge lives. A handshake that the edge began may mean that it was started
-// anew and knows nothing of this stream: an event at once, through ask, is
-// answered with a reset then, which is sooner known than the next heartbeat.
+// when the node is nudged. An event from the edge is an answer to a heartbeat,
+// and so is proof of both directions. Bulk traffic may hold up events;
+// WireGuard's count of received bytes then shows that the edge lives, and a
+// handshake that it hears. A handshake that the edge began may mean that it was
+// started anew and knows nothing of this stream: an event at once, through ask,
+// is answered with a reset then, which is sooner known than the next heartbeat.
 func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask chan<- struct{}) error {
 	tick := time.NewTicker(silence / 10)
 	defer tick.Stop()
 	event := time.Now()
-	sign := event
+	sign, proof := event, event
+	probed := false // by a handshake, since proof
 	last, err := n.peer(l.edge.Key)
 	if err != nil {
 		return err
@@ -306,7 +313,7 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		select {
 		case <-heard:
 			event = time.Now()
-			sign = event
+			sign, proof, probed = event, event, false
 			continue
 		case reason := <-n.nudges:
 			return &pathError{reason}
@@ -321,16 +328,30 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		if now.RxBytes != last.RxBytes {
 			sign = time.Now()
 		}
+		if !now.LastHandshake.Equal(last.LastHandshake) {
+			proof, probed = time.Now(), false
+			nonblocking(ask)
+		}
 		// Half of the silence is over: a probe, which any edge acknowledges.
-		if !now.LastHandshake.Equal(last.LastHandshake) || time.Since(sign) > silence/2 {
-			select {
-			case ask <- struct{}{}:
-			default:
-			}
+		if time.Since(sign) > silence/2 {
+			nonblocking(ask)
 		}
 		last = now
 		if time.Since(sign) > silence || time.Since(event) > maxSilence {
 			return silentFor(silence)
+		}
+		if l.streaming.Load() {
+			continue
+		}
+		if time.Since(proof) > silence && !probed {
+			probed = true
+			nonblocking(ask)
+			if err := n.dev.Handshake(l.edge.Key); err != nil {
+				n.log.Debug("ask the edge for a handshake", "err", err)
+			}
+		}
+		if time.Since(proof) > oneWay && time.Since(sign) < silence/2 {
+			return &pathError{"the edge hears nothing from here, though something comes from it"}
 		}
 	}
 }

@@ -47,6 +47,16 @@ type monitor struct {
 	edge   keys.Public
 	watch  watcher
 	source func(netip.AddrPort) netip.Addr // sourceFor; tests have their own
+
+	mu   sync.Mutex // guards last
+	last netip.Addr // where packets left from when the way was found, or last changed
+}
+
+// found notes the way that was just found to the edge.
+func (m *monitor) found() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = m.address()
 }
 
 // run watches until ctx ends.
@@ -54,10 +64,11 @@ func (m *monitor) run(ctx context.Context) {
 	var clock sync.WaitGroup
 	clock.Go(func() { m.clock(ctx) })
 	defer clock.Wait()
-	last := m.address()
 	err := m.watch(ctx, func() {
-		if now := m.address(); now != last {
-			last = now
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if now := m.address(); now != m.last {
+			m.last = now
 			m.node.nudge(reasonNetwork)
 		}
 	})

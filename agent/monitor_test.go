@@ -74,6 +74,10 @@ func TestMonitorNudges(t *testing.T) {
 			return <-addrs
 		},
 	}
+	n.found = m.found
+	if err := n.reach(t.Context(), edge, patience); err != nil { // notes the first of addrs
+		t.Fatal(err)
+	}
 	done := make(chan struct{})
 	go func() { defer close(done); m.run(ctx) }()
 	nudged := func(addr string) bool {
@@ -94,7 +98,7 @@ func TestMonitorNudges(t *testing.T) {
 	for _, step := range []struct {
 		addr string
 		want bool
-	}{{"192.0.2.1", false}, {"192.0.2.2", true}, {"192.0.2.2", false}, {"", true}, {"192.0.2.2", true}} {
+	}{{"192.0.2.1", false}, {"", true}, {"192.0.2.2", true}, {"192.0.2.2", false}, {"", true}, {"192.0.2.2", true}} {
 		if got := nudged(step.addr); got != step.want {
 			t.Errorf("now %q: nudged %v", step.addr, got)
 		}

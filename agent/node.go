@@ -41,6 +41,7 @@ type node struct {
 	trial     trial            // of UDP, while there is a stream
 	keepalive time.Duration    // of the peer; see settle
 	known     []netip.AddrPort // the edge's, as last found
+	found     func()           // called when a way to the edge was found; may be nil
 	once      sync.Once        // of close
 }
 

@@ -156,7 +156,13 @@ func (n *node) settle(key keys.Public) error {
 	// Not before: turning it on begins a handshake of its own, and the edge takes
 	// the second of two that come together for a flood.
 	n.keepalive = keepalive
-	return n.dev.SetPeer(edgePeer(key, netip.AddrPort{}, n.keepalive))
+	if err := n.dev.SetPeer(edgePeer(key, netip.AddrPort{}, n.keepalive)); err != nil {
+		return err
+	}
+	if n.found != nil {
+		n.found()
+	}
+	return nil
 }
 
 // targets are what to call in a round: all addresses and the stream, or, in

@@ -23,6 +23,9 @@ type Session struct {
 	body io.ReadCloser
 	in   *bufio.Reader // used by Recv only
 
+	// Process is that of the agent's [Presence], or "".
+	Process string
+
 	mu      sync.Mutex // serialises events: one line each
 	started bool       // guarded by mu: the answer's header is out
 }

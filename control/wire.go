@@ -67,7 +67,7 @@ type Published struct {
 // Types of a [ServerEvent].
 const (
 	EventHello      = "hello"      // the first: Session and Domain are set
-	EventHeartbeat  = "heartbeat"  // still here; both directions
+	EventHeartbeat  = "heartbeat"  // from an agent: still here; from the edge: the answer
 	EventSuperseded = "superseded" // another process with the same key took over; the last
 	EventRevoked    = "revoked"    // the agent was revoked; the last
 	EventDraining   = "draining"   // the edge stops soon
@@ -77,7 +77,8 @@ const (
 // EventUpstream is the [AgentEvent] that tells how an upstream is.
 const EventUpstream = "upstream"
 
-// Heartbeat is how often each side sends [EventHeartbeat].
+// Heartbeat is how often an agent sends [EventHeartbeat]. Each is answered with
+// one, which tells the agent that it is heard.
 const Heartbeat = 2 * time.Second
 
 // ServerEvent is one line from the edge.

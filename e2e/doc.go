@@ -9,6 +9,10 @@
 // skips and names it; with WGEXPOSE_REQUIRE_TOOLS=1 it fails. With
 // WGEXPOSE_E2E_RACE=1 the binary is built with the race detector.
 //
-// Nothing here waits for a time to pass: processes tell what happens on their
+// TestFaults breaks networks (package lab) and processes. Each fault comes once,
+// and nothing is asked of the clock; make e2e-faults runs them as often and as
+// long as it takes to tell numbers, and prints them as a table.
+//
+// Nothing else here waits for a time to pass: processes tell what happens on their
 // standard output, and origins (package origin) are in the test's own hands.
 package e2e

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"runtime"
@@ -24,7 +25,11 @@ type sshServer struct {
 }
 
 // startSSHD runs sshd on a free port of the loopback interface.
-func startSSHD(t *testing.T) *sshServer {
+func startSSHD(t *testing.T) *sshServer { return startSSHDWith(t, (*exec.Cmd).Start) }
+
+// startSSHDWith is startSSHD with another way to start the program, such as in a
+// network namespace.
+func startSSHDWith(t *testing.T, start func(*exec.Cmd) error) *sshServer {
 	t.Helper()
 	sshd, keygen := process.Need(t, "sshd"), process.Need(t, "ssh-keygen")
 	me, err := user.Current()
@@ -78,7 +83,7 @@ StrictModes no
 LogLevel VERBOSE
 Subsystem sftp internal-sftp
 `, addr.Port, file("host"), file("authorized_keys")))
-		p := process.Start(t, process.Config{Name: "sshd", Path: sshd, Args: []string{"-D", "-e", "-f", file("sshd_config")}})
+		p := process.Start(t, process.Config{Name: "sshd", Path: sshd, Args: []string{"-D", "-e", "-f", file("sshd_config")}, Start: start})
 		var listens bool
 		p.AwaitLog("sshd listens, or cannot", func(log string) bool {
 			listens = strings.Contains(log, "Server listening on")

@@ -228,7 +228,18 @@ func (f *front) Apply(t *tunnel.Table, live func(tunnel.NodeID) *liveness) map[u
 // DropNode cuts off every connection and request that goes to the node, at once
 // and for good: a node id is never used again.
 func (f *front) DropNode(id tunnel.NodeID) {
-	f.node(id).cut(nodeDropped)
+	f.node(id).drop()
+	for _, s := range f.routes.Load().services {
+		if s.node.id == id {
+			s.close()
+		}
+	}
+}
+
+// RestartNode cuts off every connection and request that went to the node so
+// far: its process is another one now, and knows nothing of them.
+func (f *front) RestartNode(id tunnel.NodeID) {
+	f.node(id).restart(f.base)
 	for _, s := range f.routes.Load().services {
 		if s.node.id == id {
 			s.close()
@@ -237,11 +248,41 @@ func (f *front) DropNode(id tunnel.NodeID) {
 }
 
 // node is what the front holds of one node: a context that lives as long as the
-// node may be reached.
+// node's process, and ends for good when the node may not be reached any more.
 type node struct {
-	id  tunnel.NodeID
-	ctx context.Context
-	cut context.CancelCauseFunc
+	id tunnel.NodeID
+
+	mu      sync.Mutex // guards all below
+	now     context.Context
+	cut     context.CancelCauseFunc
+	dropped bool
+}
+
+// life ends, with a *proxy.Problem as its cause, when what goes to the node now
+// is to be cut off.
+func (n *node) life() context.Context {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now
+}
+
+// drop ends the node's life for good.
+func (n *node) drop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dropped = true
+	n.cut(nodeDropped)
+}
+
+// restart ends the node's life and begins another one below base.
+func (n *node) restart(base context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dropped {
+		return
+	}
+	n.cut(agentAway)
+	n.now, n.cut = context.WithCancelCause(base)
 }
 
 // node returns the node with that id. Nodes are kept for the life of the front,
@@ -253,7 +294,7 @@ func (f *front) node(id tunnel.NodeID) *node {
 	n := f.nodes[id]
 	if n == nil {
 		n = &node{id: id}
-		n.ctx, n.cut = context.WithCancelCause(f.base)
+		n.now, n.cut = context.WithCancelCause(f.base)
 		f.nodes[id] = n
 	}
 	return n

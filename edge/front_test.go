@@ -145,6 +145,52 @@ func TestDropNodeCutsEverything(t *testing.T) {
 	}
 }
 
+// A new process of an agent knows nothing of the connections of the one before:
+// they end, and new ones go to it.
+func TestRestartNodeCutsWhatWas(t *testing.T) {
+	r := newRig(t, nil)
+	waiting := make(chan struct{}, 1)
+	r.upstream(1, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			waiting <- struct{}{}
+			<-r.Context().Done()
+		}
+	})
+	port, tcp := r.tcpTunnel(2, func(c net.Conn) { io.Copy(c, c) })
+	r.apply(httpEntry(1, "a.edge.test"), tcp)
+	c := r.client(nil)
+	status := make(chan string, 1)
+	go func() {
+		res, err := c.Get("https://a.edge.test/wait")
+		if err != nil {
+			status <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		status <- fmt.Sprint(res.StatusCode, " ", res.Header.Get("Retry-After"))
+	}()
+	await(t, waiting, "request")
+	conn := r.dialPort(port)
+	echoOver(t, conn, "hello")
+
+	r.RestartNode(testAgent)
+	if got := await(t, status, "answer"); got != "503 10" {
+		t.Errorf("the request that waited: %s", got)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the TCP connection: %v; want a reset", err)
+	}
+	if res, _ := r.get(c, "https://a.edge.test/"); res.StatusCode != 200 {
+		t.Errorf("after: %s", res.Status)
+	}
+	echoOver(t, r.dialPort(port), "hello again")
+	r.DropNode(testAgent)
+	r.RestartNode(testAgent)
+	if res, _ := r.get(c, "https://a.edge.test/"); res.StatusCode != 503 {
+		t.Errorf("a node that was dropped came back: %s", res.Status)
+	}
+}
+
 // At the end, what is under way finishes and nothing new begins.
 func TestDrain(t *testing.T) {
 	r := newRig(t, nil)

@@ -126,7 +126,7 @@ func (s *service) close() {
 
 // reachable returns nil, or the problem that makes dialling pointless.
 func (s *service) reachable() *proxy.Problem {
-	if s.node.ctx.Err() != nil {
+	if s.node.life().Err() != nil {
 		return nodeDropped
 	}
 	if s.live.Away() {
@@ -149,10 +149,11 @@ func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, erro
 	}
 	dialCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	life := s.node.life()
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
 	dialCtx, stop := context.WithTimeoutCause(dialCtx, s.wait, proxy.UpstreamTimeout)
 	defer stop()
 	defer context.AfterFunc(s.live.presence(), func() { cancel(agentAway) })()
-	defer context.AfterFunc(s.node.ctx, func() { cancel(nodeDropped) })()
 
 	conn, err := s.dialer.DialTCP(dialCtx, from, s.addr)
 	if err == nil {
@@ -192,7 +193,8 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(s.node.ctx, func() { cancel(nodeDropped) })()
+	life := s.node.life()
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
 
 	var sent atomic.Pointer[time.Time]
 	unwatch := context.AfterFunc(s.live.presence(), func() {

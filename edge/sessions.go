@@ -21,6 +21,7 @@ import (
 type presence struct {
 	live    *liveness
 	session *session  // nil: none
+	process string    // of the latest session; see control.Presence
 	since   time.Time // of the last turn between up and away
 }
 
@@ -59,11 +60,14 @@ func (ss *sessions) changedLocked() {
 // begin makes s the session of its node, and stops the one before: whoever
 // holds the key now is the agent. The node is away until the session has
 // published: what is in the table was another process's, perhaps, and leads
-// nowhere.
-func (ss *sessions) begin(s *session, now time.Time) {
+// nowhere. another tells that the session before was another process's, whose
+// connections went with it.
+func (ss *sessions) begin(s *session, now time.Time) (another bool) {
 	ss.mu.Lock()
 	p := ss.presenceLocked(s.node)
 	old := p.session
+	another = p.process != "" && p.process != s.process
+	p.process = s.process
 	p.session = s
 	p.live.Heard()
 	if !p.live.Away() {
@@ -76,6 +80,7 @@ func (ss *sessions) begin(s *session, now time.Time) {
 		old.stop(control.ServerEvent{Type: control.EventSuperseded,
 			Message: "another process with this agent's key has connected; this one is served no longer"})
 	}
+	return another
 }
 
 // published says that what session id wants is served now: its node is up.
@@ -182,11 +187,12 @@ func (ss *sessions) tellAll(ev control.ServerEvent) {
 
 // session is one event stream of one agent. Its own goroutine alone sends.
 type session struct {
-	id    string
-	node  tunnel.NodeID
-	last  chan control.ServerEvent // capacity 1: send it and end
-	note  chan control.ServerEvent // capacity 1: send it and go on
-	ended chan struct{}            // closed when the stream is over
+	id      string
+	node    tunnel.NodeID
+	process string                   // of the agent; see control.Presence
+	last    chan control.ServerEvent // capacity 1: send it and end
+	note    chan control.ServerEvent // capacity 1: send it and go on
+	ended   chan struct{}            // closed when the stream is over
 
 	published bool // guarded by sessions.mu: it has said what it wants, and that is served
 }
@@ -279,8 +285,6 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 		reader.Wait()
 	}()
 
-	beat := time.NewTicker(h.timing.Heartbeat)
-	defer beat.Stop()
 	line := lifeline{heartbeat: h.timing.Heartbeat, away: h.timing.Away}
 	line.heard(time.Now())
 	// Armed while events are overdue and the agent counts as up.
@@ -294,14 +298,12 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			look.Reset(line.overdue())
 			live.Heard()
 			h.turn(s, node, true)
-			if ev.Type == control.EventUpstream {
+			switch ev.Type {
+			case control.EventUpstream:
 				live.Report(ev.Tunnel, upstreamFailure(ev))
-			}
-			if ev.Ping != 0 {
+			case control.EventHeartbeat: // the answer tells the agent that it is heard
 				err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat, Pong: ev.Ping})
 			}
-		case <-beat.C:
-			err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat})
 		case ev := <-s.note:
 			err = stream.Send(ev)
 		case ev := <-s.last:
@@ -389,7 +391,12 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 		return fmt.Errorf("note that %s is here: %w", node.Name, err)
 	}
 	s := newSession(from)
-	r.sessions.begin(s, time.Now())
+	s.process = stream.Process
+	if r.sessions.begin(s, time.Now()) {
+		// Visitors of the process that is gone would wait for an answer that
+		// nobody sends.
+		r.front.RestartNode(from)
+	}
 	defer func() { r.sessions.end(s, time.Now()) }()
 	r.log.Info("agent connected", "agent", node.Name)
 	err = r.host.run(ctx, s, node, stream)

@@ -123,7 +123,8 @@ func (f *front) carry(conn net.Conn, rt *route) {
 	}
 	ctx, cancel := context.WithCancelCause(f.base)
 	defer cancel(nil)
-	defer context.AfterFunc(s.node.ctx, func() { cancel(nodeDropped) })()
+	life := s.node.life()
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
 
 	upstream, err := f.dialFor(ctx, s, conn)
 	if err != nil {

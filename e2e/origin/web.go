@@ -1,9 +1,12 @@
 package origin
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -21,6 +24,7 @@ import (
 //	POST /upload      length and SHA-256 of the body, as Upload
 //	GET /download?n=  Data(n)
 //	GET /together     answers when Web.Together requests are waiting
+//	GET /pour         Data without end, until StopPouring
 type Web struct {
 	// Events are what /events sends, one by one, until it is closed.
 	Events chan string
@@ -31,6 +35,8 @@ type Web struct {
 	Together int
 
 	addr string
+
+	dry chan struct{} // closed by StopPouring
 
 	mu       sync.Mutex // guards waiting
 	waiting  int
@@ -57,8 +63,16 @@ type Seen struct {
 // StartWeb serves until the test ends.
 func StartWeb(t testing.TB) *Web {
 	t.Helper()
-	ln := listen(t)
-	w := &Web{Events: make(chan string), Left: make(chan struct{}, 16), addr: ln.Addr().String(), complete: make(chan struct{})}
+	return ServeWeb(t, listen(t))
+}
+
+// ServeWeb is StartWeb on a listener that the test has, which it closes.
+func ServeWeb(t testing.TB, ln net.Listener) *Web {
+	t.Helper()
+	w := &Web{
+		Events: make(chan string), Left: make(chan struct{}, 16), addr: ln.Addr().String(),
+		dry: make(chan struct{}), complete: make(chan struct{}),
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, Greeting) })
 	mux.HandleFunc("GET /request", request)
@@ -67,6 +81,7 @@ func StartWeb(t testing.TB) *Web {
 	mux.HandleFunc("POST /upload", upload)
 	mux.HandleFunc("GET /download", download)
 	mux.HandleFunc("GET /together", w.together)
+	mux.HandleFunc("GET /pour", w.pour)
 	srv := &http.Server{Handler: mux}
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(ln) })
@@ -150,6 +165,40 @@ func download(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 	io.Copy(w, Data(n)) // a visitor who leaves ends it
+}
+
+// StopPouring ends all answers of /pour, once and for all.
+func (w *Web) StopPouring() { close(w.dry) }
+
+// The trailers of /pour: length and SHA-256 of what it sent.
+const (
+	TrailerLength = "Origin-Length"
+	TrailerSum    = "Origin-Sum"
+)
+
+func (w *Web) pour(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set("Trailer", TrailerLength+", "+TrailerSum)
+	rw.Header().Set("Content-Type", "application/octet-stream")
+	source, sum := Data(1<<62), sha256.New()
+	buf := make([]byte, 16<<10)
+	for total := 0; ; total += len(buf) {
+		select {
+		case <-w.dry:
+			rw.Header().Set(TrailerLength, strconv.Itoa(total))
+			rw.Header().Set(TrailerSum, hex.EncodeToString(sum.Sum(nil)))
+			return
+		case <-r.Context().Done():
+			return
+		default:
+		}
+		if _, err := io.ReadFull(source, buf); err != nil {
+			return
+		}
+		sum.Write(buf)
+		if _, err := rw.Write(buf); err != nil {
+			return
+		}
+	}
 }
 
 func (w *Web) together(rw http.ResponseWriter, r *http.Request) {

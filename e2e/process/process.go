@@ -40,6 +40,16 @@ type Config struct {
 	Env   []string // besides the test's own
 	Dir   string
 	Stdin string
+	// Start starts the command, for instance in a network namespace. nil:
+	// (*exec.Cmd).Start.
+	Start func(*exec.Cmd) error
+}
+
+func (c Config) start(cmd *exec.Cmd) error {
+	if c.Start != nil {
+		return c.Start(cmd)
+	}
+	return cmd.Start()
 }
 
 // Event is one line of JSON on a program's standard output: what "wgexpose edge
@@ -100,7 +110,7 @@ func Start(t testing.TB, cfg Config) *Process {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = out, errOut
-	if err := p.cmd.Start(); err != nil {
+	if err := cfg.start(p.cmd); err != nil {
 		t.Fatalf("start %s: %v", cfg.Name, err)
 	}
 	out.Close()
@@ -135,7 +145,7 @@ func Start(t testing.TB, cfg Config) *Process {
 		if strings.Contains(p.Stderr(), "WARNING: DATA RACE") {
 			t.Errorf("%s: the race detector found a race", p.name)
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv("WGEXPOSE_E2E_LOGS") == "1" {
 			t.Logf("%s, standard output:\n%s\n%s, standard error:\n%s", p.name, tail(p.Stdout()), p.name, tail(p.Stderr()))
 		}
 	})
@@ -314,7 +324,11 @@ func Run(t testing.TB, cfg Config) string {
 	cmd.WaitDelay = time.Second
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
+	err := cfg.start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		t.Fatalf("%s %s: %v\nstandard output:\n%s\nstandard error:\n%s",
 			cfg.Path, strings.Join(cfg.Args, " "), err, tail(out.String()), tail(errOut.String()))
 	}
@@ -333,11 +347,18 @@ func Need(t testing.TB, program string) string {
 	if err == nil {
 		return path
 	}
-	if os.Getenv("WGEXPOSE_REQUIRE_TOOLS") == "1" {
-		t.Fatalf("%s is required (WGEXPOSE_REQUIRE_TOOLS=1) and not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
+	Lacking(t, program)
 	return ""
+}
+
+// Lacking ends a test that needs what is not there: skipped, or failed when
+// WGEXPOSE_REQUIRE_TOOLS is 1.
+func Lacking(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("WGEXPOSE_REQUIRE_TOOLS") == "1" {
+		t.Fatalf("required (WGEXPOSE_REQUIRE_TOOLS=1) and not there: %s", what)
+	}
+	t.Skipf("not there: %s", what)
 }
 
 // String names the process in messages.

@@ -1,0 +1,361 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/wgexpose/wgexpose/bench/link"
+	"github.com/wgexpose/wgexpose/e2e/lab"
+	"github.com/wgexpose/wgexpose/e2e/process"
+)
+
+// wholeTable has every fault as often and as long as it takes to tell numbers;
+// otherwise each comes once or twice, and nothing is asked of the clock.
+var wholeTable = os.Getenv("WGEXPOSE_FAULTS") == "all"
+
+// fullPatience bounds every wait. It is no expectation.
+const fullPatience = 2 * time.Minute
+
+// often is how often something is done in the whole table, or else.
+func often(whole, else_ int) int {
+	if wholeTable {
+		return whole
+	}
+	return else_
+}
+
+func long(whole, else_ time.Duration) time.Duration {
+	if wholeTable {
+		return whole
+	}
+	return else_
+}
+
+// fault is a row of the table.
+type fault struct {
+	name    string
+	options worldOptions
+	goal    time.Duration // for the 95th percentile of what is measured; 0: none
+	served  bool          // the goal is for new visitors, and not for the one who types
+	run     func(*scene)
+}
+
+var faults = []fault{
+	{name: "the agent's address changes", goal: time.Second, run: func(s *scene) {
+		for range often(100, 2) {
+			s.strike(s.w.lab.Move)
+		}
+	}},
+	{name: "the NAT forgets", goal: 5 * time.Second, run: func(s *scene) {
+		for range often(10, 1) {
+			s.strike(s.w.lab.ForgetNAT)
+		}
+	}},
+	{name: "5 in 100 lost, doubled, late", run: func(s *scene) {
+		bad := lab.Good
+		bad.Loss, bad.Duplicate, bad.Reorder, bad.HoldBack = 0.05, 0.05, 0.05, 15*time.Millisecond
+		s.strike(func() {
+			s.w.lab.Wire(bad)
+			s.pass(long(30*time.Second, 2*time.Second))
+		})
+		s.strike(func() { s.w.lab.Wire(lab.Good) })
+	}},
+	{name: "no network", goal: time.Second, served: true, run: func(s *scene) {
+		s.w.lab.Unplug()
+		s.pass(long(time.Minute, 5*time.Second))
+		s.strike(s.w.lab.Move)
+	}},
+	{name: "the way is dead", goal: 6 * time.Second, served: true, run: func(s *scene) {
+		s.w.lab.Wire(link.Conditions{Down: true})
+		s.pass(long(time.Minute, 5*time.Second))
+		s.strike(func() { s.w.lab.Wire(lab.Good) })
+	}},
+	{name: "the agent is stopped (SIGSTOP)", goal: time.Second, served: true, run: func(s *scene) {
+		s.signal(syscall.SIGSTOP)
+		s.pass(long(5*time.Minute, 8*time.Second))
+		s.strike(func() { s.signal(syscall.SIGCONT) })
+	}},
+	{name: "UDP is blocked", goal: 5 * time.Second, run: func(s *scene) {
+		for range often(5, 1) {
+			n := s.w.agent.Events()
+			s.strike(func() { s.w.lab.Filter(lab.NoUDP) })
+			s.w.awaitLink(n, "tls")
+			n = s.w.agent.Events()
+			s.quietly(func() { s.w.lab.Filter("") })
+			s.w.awaitLink(n, "udp")
+			s.strike(func() {}) // the way back has cost nobody anything
+		}
+	}},
+	{name: "start without UDP", goal: 3 * time.Second, served: true, options: worldOptions{noUDP: true}, run: func(s *scene) {
+		for range often(10, 1) {
+			s.leave()
+			kill(s.w.agent)
+			s.served = append(s.served, s.since(func() { s.w.startAgent(); s.w.awaitUp("web") }))
+			s.enter()
+		}
+	}},
+	{name: "the edge is killed (-9)", goal: 2 * time.Second, served: true, run: func(s *scene) {
+		for range often(20, 1) {
+			s.die(func() { kill(s.w.edge) }, s.w.startEdge)
+		}
+	}},
+	{name: "the agent is killed (-9)", goal: time.Second, served: true, run: func(s *scene) {
+		for range often(20, 1) {
+			s.die(func() { kill(s.w.agent) }, s.w.startAgent)
+		}
+	}},
+	{name: "both are killed (-9)", goal: 2 * time.Second, served: true, run: func(s *scene) {
+		for range often(20, 1) {
+			s.die(func() { kill(s.w.edge); kill(s.w.agent) }, func() { s.w.startAgent(); s.w.startEdge() })
+		}
+	}},
+	{name: "the edge's name leads elsewhere", goal: 10 * time.Second, run: func(s *scene) {
+		// The first address is dead from then on.
+		s.strike(func() {
+			s.w.lab.DNS.Set(edgeName, lab.Spare)
+			s.w.lab.Filter(fmt.Sprintf("ip daddr %v drop\n", lab.Cloud))
+		})
+		s.strike(func() {
+			s.w.lab.DNS.Set(edgeName, lab.Cloud)
+			s.w.lab.Filter(fmt.Sprintf("ip daddr %v drop\n", lab.Spare))
+		})
+	}},
+}
+
+// TestFaults breaks what is between visitors and a service in every way of the
+// table, while somebody types in an ssh session and a download runs, and prints
+// what came of it.
+func TestFaults(t *testing.T) {
+	lab.Open(t) // skips all of them at once
+	var table results
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			s := startScene(t, f)
+			f.run(s)
+			table = append(table, s.close())
+		})
+	}
+	t.Logf("\n%s", table)
+}
+
+// scene is one row while it runs.
+type scene struct {
+	t     *testing.T
+	w     *world
+	f     fault
+	x     *watchers
+	ssh   *typist
+	fetch *download
+
+	stalls, served []time.Duration
+	lost           int
+	dead           int      // sessions that ended with a process, as they must
+	before         [2]int64 // memory of agent and edge
+}
+
+func startScene(t *testing.T, f fault) *scene {
+	t.Helper()
+	s := &scene{t: t, f: f, w: startWorld(t, f.options)}
+	s.x = s.w.watch()
+	t.Cleanup(s.x.end)
+	s.enter()
+	s.before = s.memory()
+	return s
+}
+
+// enter opens the sessions.
+func (s *scene) enter() {
+	s.t.Helper()
+	var err error
+	if s.ssh, err = s.w.startTypist(); err != nil {
+		s.t.Fatalf("open an ssh session: %v", err)
+	}
+	if s.fetch, err = s.w.startDownload(); err != nil {
+		s.t.Fatalf("begin a download: %v", err)
+	}
+	s.flows()
+}
+
+// flows waits until the download goes on.
+func (s *scene) flows() {
+	s.t.Helper()
+	deadline := time.Now().Add(fullPatience)
+	for n := s.fetch.bytes(); s.fetch.bytes() == n; time.Sleep(2 * time.Millisecond) {
+		select {
+		case <-s.fetch.done:
+			return // which close tells
+		default:
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the download has stood still for %v", fullPatience)
+		}
+	}
+}
+
+// strike does something that sessions must survive, and measures for how long
+// it kept the one who types, and a new visitor.
+func (s *scene) strike(what func()) {
+	s.t.Helper()
+	begun := time.Now()
+	what()
+	ended := time.Now()
+	if err := s.ssh.echoed(ended); err != nil {
+		s.t.Fatal(err)
+	}
+	again, err := s.x.servedAfter(ended)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.flows()
+	s.stalls = append(s.stalls, s.ssh.stall(begun))
+	s.served = append(s.served, again)
+}
+
+// quietly does something that is measured by what follows.
+func (s *scene) quietly(what func()) { what() }
+
+// pass lets time pass.
+func (s *scene) pass(d time.Duration) { time.Sleep(d) }
+
+func (s *scene) since(what func()) time.Duration {
+	begun := time.Now()
+	what()
+	return time.Since(begun)
+}
+
+func (s *scene) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := syscall.Kill(s.w.agent.PID(), sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// die does something that sessions cannot survive, sees that they end rather
+// than hang, and measures how long after revive began a new visitor is served.
+func (s *scene) die(what, revive func()) {
+	s.t.Helper()
+	what()
+	begun := time.Now()
+	revive()
+	again, err := s.x.servedAfter(begun)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.served = append(s.served, again)
+	for what, done := range map[string]<-chan struct{}{"ssh session": s.ssh.done, "download": s.fetch.done} {
+		select {
+		case <-done:
+			s.dead++
+		case <-time.After(fullPatience):
+			s.t.Fatalf("the %s hangs, though its connection is dead", what)
+		}
+	}
+	s.fetch.cancel()
+	s.enter()
+}
+
+// leave ends the sessions.
+func (s *scene) leave() {
+	s.t.Helper()
+	if err := s.ssh.leave(); err != nil {
+		s.lost++
+		s.t.Error(err)
+	}
+	s.fetch.cancel()
+	<-s.fetch.done
+}
+
+func (s *scene) memory() (m [2]int64) {
+	s.t.Helper()
+	for i, p := range []*process.Process{s.w.agent, s.w.edge} {
+		var err error
+		if m[i], err = p.RSS(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// close ends the sessions and tells the row.
+func (s *scene) close() result {
+	s.t.Helper()
+	s.w.web.StopPouring()
+	if err := s.fetch.finish(); err != nil {
+		s.lost++
+		s.t.Error(err)
+	}
+	if err := s.ssh.leave(); err != nil {
+		s.lost++
+		s.t.Error(err)
+	}
+	s.x.end()
+	r := result{fault: s.f, lost: s.lost, dead: s.dead, stalls: s.stalls, served: s.served, before: s.before, after: s.memory(), falseUp: s.x.falseUp()}
+	s.t.Logf("\n%s", results{r})
+	if wholeTable && r.falseUp > maxFalseUp {
+		s.t.Errorf("for %v the status said up while nobody was served", r.falseUp)
+	}
+	return r
+}
+
+// maxFalseUp is how long the status may lag behind.
+const maxFalseUp = 5 * time.Second
+
+type result struct {
+	fault          fault
+	lost, dead     int
+	stalls, served []time.Duration
+	before, after  [2]int64
+	falseUp        time.Duration
+}
+
+// results print as a table.
+type results []result
+
+func (rs results) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "FAULT\tTIMES\tLOST\tENDED\tTYPIST WAITS (p50 p95 max)\tSERVED AGAIN (p50 p95 max)\tGOAL\tMET\tAGENT MiB\tEDGE MiB\tFALSE UP")
+	for _, r := range rs {
+		times := max(len(r.stalls), len(r.served))
+		goal, met := "-", "-"
+		if r.fault.goal > 0 {
+			measured, what := r.stalls, "typist"
+			if r.fault.served {
+				measured, what = r.served, "served"
+			}
+			goal, met = fmt.Sprintf("%s %v", what, r.fault.goal), "yes"
+			if percentile(measured, 95) > r.fault.goal {
+				met = "NO"
+			}
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f s\n", r.fault.name, times, r.lost, r.dead,
+			spread(r.stalls), spread(r.served), goal, met, growthOf(r.before[0], r.after[0]), growthOf(r.before[1], r.after[1]), r.falseUp.Seconds())
+	}
+	w.Flush()
+	return b.String()
+}
+
+func growthOf(before, after int64) string {
+	return fmt.Sprintf("%.0f→%.0f", float64(before)/(1<<20), float64(after)/(1<<20))
+}
+
+func spread(ds []time.Duration) string {
+	if len(ds) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f %.2f %.2f s", percentile(ds, 50).Seconds(), percentile(ds, 95).Seconds(), slices.Max(ds).Seconds())
+}
+
+func percentile(ds []time.Duration, p int) time.Duration {
+	if len(ds) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(ds))
+	return sorted[(len(sorted)*p+99)/100-1]
+}
