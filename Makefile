@@ -23,7 +23,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard */go.mod))
 export WGEXPOSE_REQUIRE_TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race e2e e2e-faults e2e-faults-race bench gobench fuzz lint fmt
+.PHONY: help build demo test race e2e e2e-faults e2e-faults-race bench bench-test gobench fuzz lint fmt
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ e2e-faults-race: ## each of these faults once, under the race detector
 bench: build ## measure against tun/netstack and plain TCP (BENCHFLAGS=-quick)
 	cd bench && CGO_ENABLED=0 $(GO) build -o ../bin/bench .
 	bin/bench $(BENCHFLAGS)
+
+bench-test: ## run the tests of what measures
+	cd bench && $(GO) test ./...
 
 gobench: ## run the packages' own benchmarks (BENCH=regexp BENCHCOUNT=n)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
