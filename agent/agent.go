@@ -12,6 +12,8 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wgexpose/wgexpose/control"
@@ -68,7 +70,14 @@ type Config struct {
 
 	Certificates Certificates // of the process that holds the links
 
-	Events func(Event)  // called one at a time; may be nil
+	Events func(Event) // called one at a time; may be nil
+
+	// Updates are sets of tunnels, each of which takes the place of the one before.
+	// Tunnels that stay as they are, and those of which only what edges look at has
+	// changed, keep their connections; the others have as long as at the end. A set
+	// that CheckTunnels refuses is logged and changes nothing. May be nil.
+	Updates <-chan []Tunnel
+
 	Logger *slog.Logger // nil discards
 
 	drain time.Duration // for running connections at the end; 0 = drainTimeout; tests shorten it
@@ -79,23 +88,28 @@ func (c Config) Validate() error {
 	if c.Dir == nil {
 		return errors.New("agent: no state directory")
 	}
-	if len(c.Tunnels) == 0 {
-		return errors.New("agent: no tunnels")
-	}
 	if err := c.Reach.Validate(); err != nil {
 		return err
 	}
 	if err := c.Inspect.Validate(); err != nil {
 		return err
 	}
-	if len(c.Tunnels) > control.MaxTunnels {
-		return fmt.Errorf("agent: %d tunnels, of at most %d", len(c.Tunnels), control.MaxTunnels)
+	return CheckTunnels(c.Tunnels)
+}
+
+// CheckTunnels says what makes a set of tunnels unusable.
+func CheckTunnels(tunnels []Tunnel) error {
+	if len(tunnels) == 0 {
+		return errors.New("agent: no tunnels")
 	}
-	for i, t := range c.Tunnels {
+	if len(tunnels) > control.MaxTunnels {
+		return fmt.Errorf("agent: %d tunnels, of at most %d", len(tunnels), control.MaxTunnels)
+	}
+	for i, t := range tunnels {
 		if err := t.Validate(); err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
-		for _, o := range c.Tunnels[:i] {
+		for _, o := range tunnels[:i] {
 			if what := conflict(t.Spec, o.Spec); what != "" {
 				return fmt.Errorf("two tunnels ask for %s", what)
 			}
@@ -137,24 +151,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, tunnels: slices.Clone(cfg.Tunnels), process: rand.Text()}
-	r.last = make([]Event, len(r.tunnels))
-	r.refused = make([]bool, len(r.tunnels))
-	r.served = make([]bool, len(r.tunnels))
-	for i := range r.tunnels {
-		t := &r.tunnels[i]
-		if t.ID == 0 {
-			t.ID = freeID(nil)
-		}
-		t.Uninspected = t.Uninspected || cfg.Inspect.Addr == ""
-		u, err := t.dialled()
-		if err != nil {
-			return fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
-		if t.Via == "" {
-			t.Upstream = u.String()
-		}
-	}
+	r := &runner{cfg: cfg, state: state, key: key, log: cfg.Logger, process: rand.Text()}
+	r.roster.leaving = map[int]*own{}
+	r.roster.want(r.prepare(cfg.Tunnels))
 	if r.roll, err = signOn(cfg.Dir); err != nil {
 		return err
 	}
@@ -168,21 +167,25 @@ type runner struct {
 	state   edgesState
 	key     keys.Private
 	log     *slog.Logger
-	tunnels []Tunnel
 	process string          // random; see control.Presence
 	roll    *roll           // of the state directory, this process on it
-	last    []Event         // by tunnel, as last told
-	refused []bool          // by tunnel: for good
-	served  []bool          // by tunnel: it has been up
+	roster  roster          // the tunnels
 	ending  <-chan struct{} // closed once the user has stopped Run
+	telling sync.Mutex      // one event at a time
 
-	begun    bool // the tunnels were handed to an owner, or are served by this process as one
-	stranded bool // and that owner has ended: the edges keep the tunnels as away
+	begun    atomic.Bool // the tunnels were handed to an owner, or are served by this process as one
+	stranded bool        // and that owner has ended: the edges keep the tunnels as away
 }
 
 func (r *runner) run(ctx context.Context) error {
 	r.ending = ctx.Done()
+	done := make(chan struct{})
+	var updates sync.WaitGroup
+	updates.Go(func() { r.takeUpdates(done) })
 	err := r.serve(ctx)
+	close(done)
+	updates.Wait()
+	r.lost(r.roster.detach())
 	r.gone()
 	return err
 }
@@ -248,9 +251,6 @@ func (r *runner) handle(m message) error {
 			r.tell(*m.Event)
 			return nil
 		}
-		if m.Index < 0 || m.Index >= len(r.tunnels) {
-			return nil
-		}
 		return r.tunnelEvent(m)
 	}
 	return nil
@@ -261,24 +261,47 @@ func (r *runner) tunnelEvent(m message) error {
 	if e.State != TunnelGone && r.stopped() {
 		return nil // an owner that ends as well lost its link, say: no news to a user who is leaving
 	}
-	if e.Name == "" { // from an owner that the edge has not told yet
-		e.Name = r.last[m.Index].Name
-	}
-	if !e.same(r.last[m.Index]) {
-		r.last[m.Index] = e
+	news, err := r.note(&e, m)
+	if news {
 		r.tell(e)
+	}
+	return err
+}
+
+// note takes an event of a tunnel down. It reports whether that is news, and with
+// an error that Run is to end.
+func (r *runner) note(e *Event, m message) (news bool, err error) {
+	r.roster.mu.Lock()
+	defer r.roster.mu.Unlock()
+	o := r.roster.find(m.Number)
+	if o == nil {
+		return false, nil // of a tunnel that another has replaced
+	}
+	if e.Name == "" { // from an owner that the edge has not told yet
+		e.Name = o.last.Name
+	}
+	if r.roster.leaving[o.Number] == o {
+		if e.State != TunnelGone {
+			return false, nil
+		}
+		delete(r.roster.leaving, o.Number)
+		return true, nil
+	}
+	news = !e.same(o.last)
+	if news {
+		o.last = *e
 	}
 	// What has served once is wanted for ever: after a restart of the edge its
 	// port may be taken for a while, and the link tries again.
-	r.served[m.Index] = r.served[m.Index] || e.State == TunnelUp
-	r.refused[m.Index] = m.Refused && !r.served[m.Index]
-	if !r.refused[m.Index] || m.Event.Error == nil {
-		return nil
+	o.served = o.served || e.State == TunnelUp
+	o.refused = m.Refused && !o.served
+	if !o.refused || e.Error == nil {
+		return news, nil
 	}
-	if r.cfg.Keep && slices.Contains(r.refused, false) {
-		return nil
+	if r.cfg.Keep && slices.ContainsFunc(r.roster.tunnels, func(o *own) bool { return !o.refused }) {
+		return news, nil
 	}
-	return fromControl(m.Event.Error)
+	return news, fromControl(e.Error)
 }
 
 // stopped reports whether the user has stopped Run.
@@ -293,20 +316,15 @@ func (r *runner) stopped() bool {
 
 // gone tells the end of those tunnels whose owner has not told it.
 func (r *runner) gone() {
-	for i, t := range r.tunnels {
-		last := r.last[i]
-		if !r.begun || last.State == TunnelGone {
-			continue
-		}
-		name := t.Name
-		if last.Name != "" {
-			name = last.Name
-		}
-		r.tell(Event{Time: time.Now().UTC(), Event: EventTunnel, Name: name, Kind: t.Kind, State: TunnelGone, Upstream: t.Upstream})
-	}
+	r.roster.mu.Lock()
+	tunnels := slices.Clone(r.roster.tunnels)
+	r.roster.mu.Unlock()
+	r.lost(tunnels)
 }
 
 func (r *runner) tell(e Event) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	if r.cfg.Events != nil {
 		r.cfg.Events(e)
 	}
@@ -334,7 +352,8 @@ func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
 	if until.Err() != nil {
 		return true, nil
 	}
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: r.tunnels, Inspect: r.cfg.Inspect}); err != nil {
+	offers, version := r.roster.offers()
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
 	}
@@ -348,8 +367,15 @@ func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
 	case first.Type != msgWelcome || first.Version != localVersion:
 		return true, fmt.Errorf("unexpected answer %q on %s", first.Type, socketFile)
 	}
-	r.begun, r.stranded = true, false
+	r.begun.Store(true)
+	r.stranded = false
 	r.log.Debug("another process holds the links")
+	r.roster.attach(version, func(offers []offer) {
+		if err := c.write(request{Version: localVersion, Type: askUpdate, Tunnels: offers}); err != nil {
+			r.log.Debug("hand over changed tunnels", "err", err) // the owner has ended; the next one gets all
+		}
+	})
+	defer func() { r.lost(r.roster.detach()) }()
 	return r.follow(ctx, c)
 }
 
@@ -403,12 +429,19 @@ func (r *runner) follow(ctx context.Context, c *localConn) (over bool, err error
 
 // orphaned tells that the tunnels are away until there is a new owner.
 func (r *runner) orphaned() {
-	for i, e := range r.last {
+	var events []Event
+	r.roster.mu.Lock()
+	for _, o := range r.roster.tunnels {
+		e := o.last
 		if e.PublicURL == "" {
 			continue
 		}
 		e.Time, e.State, e.PublicURL, e.Error = time.Now().UTC(), TunnelAway, "", nil
-		r.last[i] = e
+		o.last = e
+		events = append(events, e)
+	}
+	r.roster.mu.Unlock()
+	for _, e := range events {
 		r.tell(e)
 	}
 }

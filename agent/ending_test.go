@@ -65,7 +65,7 @@ func (s *standIn) take(r *running) *localConn {
 	}
 	name := req.Tunnels[0].Name
 	up := Event{Event: EventTunnel, Name: name, Kind: req.Tunnels[0].Kind, State: TunnelUp, PublicURL: "https://x.example.com"}
-	for _, m := range []message{{Version: localVersion, Type: msgWelcome}, {Type: msgEvent, Event: &up}} {
+	for _, m := range []message{{Version: localVersion, Type: msgWelcome}, {Type: msgEvent, Number: 1, Event: &up}} {
 		if err := c.write(m); err != nil {
 			s.t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestGuestTooLate(t *testing.T) {
 		}
 		return m
 	}
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Tunnels: []Tunnel{httpTunnel("a", "8089")}}); err != nil {
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Tunnels: offered(httpTunnel("a", "8089"))}); err != nil {
 		t.Fatal(err)
 	}
 	if m := next(); m.Type != msgWelcome {
@@ -235,11 +235,11 @@ func TestGuestTooLate(t *testing.T) {
 // TestWithdrawSettled: what is settled stays as it is.
 func TestWithdrawSettled(t *testing.T) {
 	s := newSet(slog.New(slog.DiscardHandler))
-	early, err := s.add(1, []Tunnel{httpTunnel("early", "8089")})
+	early, err := s.add(1, offered(httpTunnel("early", "8089")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	late, err := s.add(2, []Tunnel{httpTunnel("late", "8089")})
+	late, err := s.add(2, offered(httpTunnel("late", "8089")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestWithdrawInherited(t *testing.T) {
 			s.inherited = inherited
 			l := &link{}
 			s.join(l)
-			mine, err := s.add(1, []Tunnel{httpTunnel("a", "8089")})
+			mine, err := s.add(1, offered(httpTunnel("a", "8089")))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,7 @@ type served struct {
 	Tunnel
 	set      *set
 	claim    *claim
-	index    int // in the claim's tunnels
+	number   int // by which its process calls it
 	upstream tunnel.Upstream
 
 	dials  chan struct{}   // a token for each dial under way
@@ -50,15 +50,16 @@ type served struct {
 	hangUp context.CancelFunc
 
 	// The rest is guarded by set.mu.
+	wanted  Tunnel                      // as its process wants it by now; the same way, see sameWay
 	named   string                      // by the user, else by the edge; "" until then
 	answers map[*link]control.Published // of edges whose link is up
 	failure *control.Error              // of the last dial of the upstream; nil when it succeeded
 	last    Event                       // as last told
 }
 
-func newServed(set *set, t Tunnel, u tunnel.Upstream, c *claim, index int) *served {
+func newServed(set *set, t Tunnel, u tunnel.Upstream, c *claim, number int) *served {
 	s := &served{
-		Tunnel: t, set: set, claim: c, index: index, upstream: u, named: t.Name,
+		Tunnel: t, set: set, claim: c, number: number, wanted: t, upstream: u, named: t.Name,
 		dials: make(chan struct{}, maxDials), queue: make(chan struct{}, maxWaiting), answers: map[*link]control.Published{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,20 @@ func (r *running) await(from int, what string, pick func(Event) bool) (Event, in
 	}
 }
 
+// seen is how many events there are so far.
+func (r *running) seen() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.events)
+}
+
+// told are the events from the nth on.
+func (r *running) told(n int) []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events[n:])
+}
+
 // tunnel waits for a tunnel to reach a state.
 func (r *running) tunnel(from int, name, state string) (Event, int) {
 	r.t.Helper()
@@ -225,10 +240,26 @@ func talk(t testing.TB, c net.Conn, greeting string) {
 	if err != nil || line != greeting+"\n" {
 		t.Fatalf("got %q, %v; want %q", line, err, greeting)
 	}
+	again(t, c)
+}
+
+// again checks that a connection that talk has begun goes on.
+func again(t testing.TB, c net.Conn) {
+	t.Helper()
 	if _, err := io.WriteString(c, "marco\n"); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := in.ReadString('\n'); err != nil || line != "marco\n" {
+	line := make([]byte, len("marco\n"))
+	if _, err := io.ReadFull(c, line); err != nil || string(line) != "marco\n" {
 		t.Fatalf("echo: %q, %v", line, err)
 	}
+}
+
+// offered is tunnels as a process hands them to an owner.
+func offered(tunnels ...Tunnel) []offer {
+	var all []offer
+	for i, t := range tunnels {
+		all = append(all, offer{i + 1, t})
+	}
+	return all
 }

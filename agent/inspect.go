@@ -119,14 +119,17 @@ func (i *inspection) end() {
 // tap has a connection to the upstream read along, where that speaks HTTP and it is
 // wanted. The visitor is zero on a connection that visitors share.
 func (t *served) tap(up net.Conn, visitor netip.AddrPort) net.Conn {
-	if t.Kind != tunnel.HTTP || t.Uninspected {
+	if t.Kind != tunnel.HTTP {
 		return up
 	}
 	in := t.set.inspection.running.Load()
 	if in == nil {
 		return up
 	}
-	meta := t.set.meta(t)
+	meta, shown := t.set.meta(t)
+	if !shown {
+		return up
+	}
 	if visitor.IsValid() {
 		meta.Visitor = visitor.String()
 	}
@@ -142,11 +145,11 @@ func (t *served) tap(up net.Conn, visitor netip.AddrPort) net.Conn {
 	})
 }
 
-// meta is what the inspector shows of a tunnel.
-func (s *set) meta(t *served) inspect.Meta {
+// meta is what the inspector shows of a tunnel, and whether it shows it.
+func (s *set) meta(t *served) (m inspect.Meta, shown bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return inspect.Meta{Tunnel: t.named, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream}
+	return inspect.Meta{Tunnel: t.named, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream}, !t.wanted.Uninspected
 }
 
 // inspectStatus is a status in the inspector's words.

@@ -22,7 +22,7 @@ import (
 const (
 	// localVersion is spoken by owners and guests of the same number only. A
 	// guest of another one is told to wait for the owner's end.
-	localVersion = 1
+	localVersion = 2
 
 	maxLocalLine = 8 << 20         // room for control.MaxTunnels of the longest kind
 	localTimeout = 5 * time.Second // for one line to be read or written
@@ -31,19 +31,20 @@ const (
 // Types of a request.
 const (
 	askRun      = "run"      // take these tunnels, and tell what becomes of them
-	askWithdraw = "withdraw" // take them back; the second and last request
+	askUpdate   = "update"   // after run: take these tunnels in place of those; those with the same number are the same
+	askWithdraw = "withdraw" // take them back; the last request
 	askStatus   = "status"   // may be asked again on the same connection
 )
 
 // request is a line from a guest.
 type request struct {
-	Version int      `json:"version"`
-	Type    string   `json:"type"`
-	PID     int      `json:"pid,omitempty"`
-	Name    string   `json:"name,omitempty"`    // run: on the roll
-	Tunnels []Tunnel `json:"tunnels,omitempty"` // run
-	Of      int      `json:"of,omitempty"`      // status: only what is of the command with this process id
-	Inspect Inspect  `json:"inspect,omitzero"`  // run
+	Version int     `json:"version"`
+	Type    string  `json:"type"`
+	PID     int     `json:"pid,omitempty"`
+	Name    string  `json:"name,omitempty"`    // run: on the roll
+	Tunnels []offer `json:"tunnels,omitempty"` // run, update
+	Of      int     `json:"of,omitempty"`      // status: only what is of the command with this process id
+	Inspect Inspect `json:"inspect,omitzero"`  // run
 }
 
 // Types of a message.
@@ -61,7 +62,7 @@ type message struct {
 	Version int            `json:"version,omitempty"` // of welcome and end
 	Type    string         `json:"type"`
 	Event   *Event         `json:"event,omitempty"`
-	Index   int            `json:"index,omitempty"`   // of a tunnel's event: which of the request's tunnels
+	Number  int            `json:"number,omitempty"`  // of a tunnel's event: which of the request's tunnels
 	Refused bool           `json:"refused,omitempty"` // of a tunnel's event: by the edge, or for another command's sake
 	Error   *control.Error `json:"error,omitempty"`
 	Status  *Status        `json:"status,omitempty"`
@@ -129,6 +130,8 @@ func (b *inbox) next(ctx context.Context) (m message, ok bool) {
 type localConn struct {
 	net.Conn
 	in *bufio.Reader
+
+	writing sync.Mutex // one line at a time
 }
 
 func newLocalConn(c net.Conn) *localConn { return &localConn{Conn: c, in: bufio.NewReader(c)} }
@@ -141,6 +144,8 @@ func (c *localConn) write(v any) error {
 	if len(line) >= maxLocalLine {
 		return fmt.Errorf("message of %d bytes, of at most %d", len(line), maxLocalLine)
 	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if err := c.SetWriteDeadline(time.Now().Add(localTimeout)); err != nil {
 		return err
 	}

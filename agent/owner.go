@@ -69,12 +69,20 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	o.set.inspection.version, o.set.inspection.status = r.cfg.Version, func() Status { return o.status(0) }
 	o.set.inspect(r.cfg.Inspect)
 	defer o.set.inspection.end()
-	mine, err := o.set.add(os.Getpid(), r.tunnels)
+	offers, version := r.roster.offers()
+	mine, err := o.set.add(os.Getpid(), offers)
 	if err != nil {
 		listener.Close()
 		return err
 	}
-	r.begun, r.stranded = true, false
+	r.begun.Store(true)
+	r.stranded = false
+	r.roster.attach(version, func(offers []offer) {
+		if err := o.set.replace(context.WithoutCancel(ctx), mine, offers); err != nil {
+			mine.inbox.put(message{Type: msgEnd, Error: asControl(err)})
+		}
+	})
+	defer func() { r.lost(r.roster.detach()) }()
 
 	// Links and guests outlive ctx: the drain needs them.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -232,7 +240,7 @@ func (g *guests) run(c *localConn, req request) error {
 
 	// The reader ends with the guest's wish to withdraw, or its end.
 	left := make(chan error, 1)
-	g.wg.Go(func() { left <- c.read(&request{}) })
+	g.wg.Go(func() { left <- g.read(c, mine) })
 	var writer errgroup.Group
 	writer.Go(func() error {
 		for {
@@ -264,12 +272,23 @@ func (g *guests) run(c *localConn, req request) error {
 	}
 	// No withdrawal: the next owner goes on with these tunnels. What has been
 	// said before, an end above all, is told first.
-	for _, t := range mine.tunnels {
-		t.cancel()
-	}
+	set.cut(mine)
 	mine.inbox.put(message{Type: msgBye})
 	mine.inbox.close()
 	return writer.Wait()
+}
+
+// read takes a guest's further requests, up to its wish to withdraw.
+func (g *guests) read(c *localConn, mine *claim) error {
+	for {
+		var req request
+		if err := c.read(&req); err != nil || req.Type != askUpdate {
+			return err
+		}
+		if err := g.owner.set.replace(g.ctx, mine, req.Tunnels); err != nil {
+			mine.inbox.put(message{Type: msgEnd, Error: asControl(err)})
+		}
+	}
 }
 
 // release withdraws a guest's tunnels, unless it is too late for that.

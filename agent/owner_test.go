@@ -323,9 +323,9 @@ func TestOwnerOfAnotherVersion(t *testing.T) {
 	a := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("a", "8089")}})
 	a.tunnel(0, "a", TunnelUp)
 	for _, line := range []string{
-		`{"version":2,"type":"run"}`,
-		`{"version":1,"type":"dance"}`,
-		`{"version":1,"type":"run","tunnels":[{"kind":"tcp","name":"x","upstream":"nonsense"}]}`,
+		`{"version":1,"type":"run"}`,
+		`{"version":2,"type":"dance"}`,
+		`{"version":2,"type":"run","tunnels":[{"kind":"tcp","name":"x","upstream":"nonsense"}]}`,
 	} {
 		conn, err := dir.DialUnix(t.Context(), socketFile)
 		if err != nil {
@@ -385,12 +385,12 @@ func TestLocalReadSoon(t *testing.T) {
 func TestInbox(t *testing.T) {
 	b := newInbox()
 	for i := range 3 {
-		b.put(message{Index: i})
+		b.put(message{Number: i})
 	}
 	b.close()
-	b.put(message{Index: 9})
+	b.put(message{Number: 9})
 	for i := range 3 {
-		if m, ok := b.next(t.Context()); !ok || m.Index != i {
+		if m, ok := b.next(t.Context()); !ok || m.Number != i {
 			t.Errorf("got %+v, %v; want %d", m, ok, i)
 		}
 	}
@@ -445,8 +445,8 @@ func TestGate(t *testing.T) {
 
 // FuzzLocal: whatever is on the socket is a line of limited size or an error.
 func FuzzLocal(f *testing.F) {
-	f.Add([]byte(`{"version":1,"type":"run","pid":7,"tunnels":[{"kind":"http","name":"app","upstream":"http://127.0.0.1:1"}]}` + "\n"))
-	f.Add([]byte(`{"type":"event","event":{"event":"tunnel","state":"up"},"index":0}` + "\n"))
+	f.Add([]byte(`{"version":2,"type":"run","pid":7,"tunnels":[{"kind":"http","name":"app","upstream":"http://127.0.0.1:1"}]}` + "\n"))
+	f.Add([]byte(`{"type":"event","event":{"event":"tunnel","state":"up"},"number":1}` + "\n"))
 	f.Add([]byte("\n"))
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -467,7 +467,7 @@ func FuzzLocal(f *testing.F) {
 			}
 			var m message
 			if json.Unmarshal(line, &m) == nil {
-				r := &runner{tunnels: make([]Tunnel, 1), last: make([]Event, 1), refused: make([]bool, 1), served: make([]bool, 1)}
+				r := &runner{roster: roster{tunnels: []*own{{offer: offer{Number: 1}}}}}
 				_ = r.handle(m)
 			}
 		}

@@ -25,9 +25,11 @@ const confirmTimeout = 3 * time.Second
 // claim is the share that one process has in a set.
 type claim struct {
 	pid     int
-	tunnels []*served
+	tunnels []*served // guarded by set.mu
 	inbox   *inbox
 	leaving bool // guarded by set.mu: is being withdrawn
+
+	dropping sync.WaitGroup // of tunnels that the process has taken back; Go under set.mu and before leaving
 }
 
 // set is what the processes of one state directory want published, and what
@@ -73,14 +75,11 @@ func (s *set) find(id tunnel.ID) *served { return (*s.table.Load())[id] }
 // add takes a process's tunnels in: first into the table, then among the
 // wanted, so that nobody is sent to a tunnel that is not there yet. Those that
 // another process serves already are refused one by one, through the inbox.
-func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
+func (s *set) add(pid int, offers []offer) (*claim, error) {
 	c := &claim{pid: pid, inbox: newInbox()}
-	for i, t := range tunnels {
-		u, err := t.dialled()
-		if err = errors.Join(err, t.Validate()); err != nil {
-			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
-		c.tunnels = append(c.tunnels, newServed(s, t, u, c, i))
+	fresh, err := s.fresh(c, offers)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,8 +95,32 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 	if e := s.inspector; e.State != "" {
 		c.inbox.put(message{Type: msgEvent, Event: &e})
 	}
+	c.tunnels = fresh
+	s.enterLocked(c)
+	return c, nil
+}
+
+// fresh makes tunnels of offers.
+func (s *set) fresh(c *claim, offers []offer) ([]*served, error) {
+	made := make([]*served, len(offers))
+	for i, o := range offers {
+		u, err := o.dialled()
+		if err = errors.Join(err, o.Validate()); err != nil {
+			return nil, fmt.Errorf("tunnel %s: %w", o.Name, err)
+		}
+		made[i] = newServed(s, o.Tunnel, u, c, o.Number)
+	}
+	return made, nil
+}
+
+// enterLocked puts those of a process's tunnels into table and wanted that are not
+// there, and says that something has changed.
+func (s *set) enterLocked(c *claim) {
 	table := maps.Clone(*s.table.Load())
 	for _, t := range c.tunnels {
+		if t.ID != 0 && table[t.ID] == t {
+			continue
+		}
 		if err := s.conflictLocked(t); err != nil {
 			e := s.eventOf(t, TunnelError)
 			e.Error = err
@@ -107,19 +130,79 @@ func (s *set) add(pid int, tunnels []Tunnel) (*claim, error) {
 		if _, taken := table[t.ID]; t.ID == 0 || taken {
 			t.ID = freeID(table)
 		}
+		t.wanted.ID = t.ID
 		table[t.ID] = t
 		s.wanted = append(s.wanted, t)
 	}
 	s.table.Store(&table)
 	s.version++
 	s.broadcastLocked()
-	return c, nil
+}
+
+// replace has a process's offers take the place of its tunnels, in one step for
+// edges and visitors. Those with a number that it had stay, with their
+// connections. The connections of those that are not there any more have
+// drainTimeout, or until ctx ends.
+func (s *set) replace(ctx context.Context, c *claim, offers []offer) error {
+	s.mu.Lock()
+	known := make(map[int]*served)
+	for _, t := range c.tunnels {
+		known[t.number] = t
+	}
+	s.mu.Unlock() // nobody else changes a claim's tunnels
+	var added []offer
+	for _, o := range offers {
+		switch t := known[o.Number]; {
+		case t == nil:
+			added = append(added, o)
+		case !sameWay(t.Tunnel, o.Tunnel):
+			return fmt.Errorf("tunnel %s: number %d is another one's", o.Name, o.Number)
+		default:
+			if err := o.Validate(); err != nil {
+				return fmt.Errorf("tunnel %s: %w", o.Name, err)
+			}
+		}
+	}
+	fresh, err := s.fresh(c, added)
+	if err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil || s.settled || c.leaving {
+		return nil // all of them end
+	}
+	c.tunnels = nil
+	for _, o := range offers {
+		t := known[o.Number]
+		if t == nil {
+			t, fresh = fresh[0], fresh[1:]
+		} else {
+			t.wanted = o.Tunnel
+			t.wanted.ID = t.ID
+			delete(known, o.Number)
+		}
+		c.tunnels = append(c.tunnels, t)
+	}
+	s.wanted = slices.DeleteFunc(s.wanted, func(t *served) bool { return t.claim == c && known[t.number] == t })
+	s.enterLocked(c)
+	if len(known) == 0 {
+		return nil
+	}
+	version := s.version
+	c.dropping.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		s.drop(ctx, slices.Collect(maps.Values(known)), version)
+	})
+	return nil
 }
 
 // conflictLocked is why t cannot be served beside what other processes have.
 func (s *set) conflictLocked(t *served) *control.Error {
 	for _, o := range s.wanted {
-		if what := conflict(t.Spec, o.Spec); what != "" && o.claim != t.claim {
+		if what := conflict(t.wanted.Spec, o.wanted.Spec); what != "" && o.claim != t.claim {
 			return &control.Error{Code: CodeNameInUse, Message: fmt.Sprintf(
 				"another wgexpose command on this machine (process %d) already serves %s: stop that one, or choose another name", o.claim.pid, what)}
 		}
@@ -166,10 +249,24 @@ func (s *set) withdraw(ctx context.Context, c *claim) bool {
 	mine := func(t *served) bool { return t.claim == c }
 	s.wanted = slices.DeleteFunc(s.wanted, mine)
 	s.version++
-	version := s.version
+	version, tunnels := s.version, c.tunnels
 	s.broadcastLocked()
 	s.mu.Unlock()
 
+	s.drop(ctx, tunnels, version)
+	c.dropping.Wait()
+
+	s.mu.Lock()
+	s.claims = slices.DeleteFunc(s.claims, func(o *claim) bool { return o == c })
+	s.broadcastLocked()
+	s.mu.Unlock()
+	c.inbox.close()
+	return true
+}
+
+// drop ends tunnels that are not wanted any more since a version: the edges hear
+// of it, new visitors are refused, running connections may finish until ctx ends.
+func (s *set) drop(ctx context.Context, tunnels []*served, version uint64) {
 	confirm, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
 	if err := s.wait(confirm, func() bool {
@@ -188,7 +285,7 @@ func (s *set) withdraw(ctx context.Context, c *claim) bool {
 
 	s.mu.Lock()
 	table := maps.Clone(*s.table.Load())
-	for _, t := range c.tunnels {
+	for _, t := range tunnels {
 		if table[t.ID] != t {
 			continue // it was refused
 		}
@@ -199,17 +296,22 @@ func (s *set) withdraw(ctx context.Context, c *claim) bool {
 	s.mu.Unlock()
 
 	var wg sync.WaitGroup
-	for _, t := range c.tunnels {
+	for _, t := range tunnels {
 		wg.Go(func() { t.drain(ctx) })
 	}
 	wg.Wait()
+}
 
+// cut ends a process's connections at once, and leaves its tunnels to the next
+// owner.
+func (s *set) cut(c *claim) {
 	s.mu.Lock()
-	s.claims = slices.DeleteFunc(s.claims, func(o *claim) bool { return o == c })
-	s.broadcastLocked()
+	tunnels := c.tunnels
 	s.mu.Unlock()
-	c.inbox.close()
-	return true
+	for _, t := range tunnels {
+		t.cancel()
+	}
+	c.dropping.Wait() // its context has ended
 }
 
 // settle waits for withdrawals that have begun, and lets no other begin: the
@@ -254,7 +356,7 @@ func (s *set) snapshot() (version uint64, specs []tunnel.Spec, changed <-chan st
 	defer s.mu.Unlock()
 	specs = make([]tunnel.Spec, 0, len(s.wanted))
 	for _, t := range s.wanted {
-		specs = append(specs, t.Spec)
+		specs = append(specs, t.wanted.Spec)
 	}
 	return s.version, specs, s.changed
 }
@@ -425,7 +527,7 @@ func (s *set) tellLocked(t *served, e Event, refused bool) {
 		return
 	}
 	t.last = e
-	t.claim.inbox.put(message{Type: msgEvent, Event: &e, Index: t.index, Refused: refused})
+	t.claim.inbox.put(message{Type: msgEvent, Event: &e, Number: t.number, Refused: refused})
 }
 
 // stop tells all processes that the edge wants none of them any more.

@@ -119,7 +119,7 @@ func (s *set) status(st *Status, of int) {
 		ts := TunnelStatus{
 			Name: t.named, Kind: t.Kind, State: t.last.State, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream,
 			Error: t.last.Error, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
-			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.Uninspected,
+			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.wanted.Uninspected,
 		}
 		if ts.State == "" { // the edge has not answered yet
 			ts.State = TunnelAway
