@@ -238,6 +238,10 @@ func (r *runner) consume(ctx context.Context, mine *claim) error {
 // handle passes a message on to the user. An error ends Run.
 func (r *runner) handle(m message) error {
 	switch m.Type {
+	case msgLog:
+		if m.Log != nil {
+			return m.Log.print(r.log)
+		}
 	case msgEnd:
 		if m.Error == nil {
 			return errors.New("the process that holds the links ended without a reason")
@@ -353,7 +357,7 @@ func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
 		return true, nil
 	}
 	offers, version := r.roster.offers()
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect}); err != nil {
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect, LogLevel: levelOf(r.log)}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
 	}

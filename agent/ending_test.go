@@ -235,11 +235,11 @@ func TestGuestTooLate(t *testing.T) {
 // TestWithdrawSettled: what is settled stays as it is.
 func TestWithdrawSettled(t *testing.T) {
 	s := newSet(slog.New(slog.DiscardHandler))
-	early, err := s.add(1, offered(httpTunnel("early", "8089")))
+	early, err := s.add(1, offered(httpTunnel("early", "8089")), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	late, err := s.add(2, offered(httpTunnel("late", "8089")))
+	late, err := s.add(2, offered(httpTunnel("late", "8089")), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestWithdrawInherited(t *testing.T) {
 			s.inherited = inherited
 			l := &link{}
 			s.join(l)
-			mine, err := s.add(1, offered(httpTunnel("a", "8089")))
+			mine, err := s.add(1, offered(httpTunnel("a", "8089")), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -306,7 +306,7 @@ func TestWithdrawInherited(t *testing.T) {
 		s.join(l)
 		s.linkState(l, LinkDown, "no answer")
 		before := time.Now()
-		if mine, err := s.add(1, nil); err != nil || !s.withdraw(t.Context(), mine) || time.Now() != before {
+		if mine, err := s.add(1, nil, nil); err != nil || !s.withdraw(t.Context(), mine) || time.Now() != before {
 			t.Errorf("%v after %v", err, time.Since(before))
 		}
 		if err := s.settle(context.Background()); err != nil {

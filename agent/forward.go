@@ -119,6 +119,7 @@ type forwarder struct {
 	node    tunnel.NodeID
 	set     *set
 	link    *link
+	edge    string // in logs
 	ends    *tlsEnd
 	log     *slog.Logger
 	open    gate
@@ -151,7 +152,7 @@ func (f *forwarder) handle(r *netstack.Request) {
 
 func (f *forwarder) serve(t *served, r *netstack.Request) {
 	visitor, one := f.visitor(r.From())
-	log := f.log.With("tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, one), "upstream", t.Spec.Upstream)
+	log := t.claim.log.With("edge", f.edge, "tunnel", f.set.nameOf(t), "visitor", visitorText(visitor, one), "upstream", t.Spec.Upstream)
 	if t.EndsTLSAtAgent() {
 		f.serveTLS(t, r, visitor, log)
 		return
@@ -232,16 +233,28 @@ func (f *forwarder) relay(t *served, c net.Conn, up net.Conn, visitor netip.Addr
 	log.Log(t.ctx, level, "connection opened")
 	start := time.Now()
 	t.passed.Begin(start)
-	defer func() { t.passed.End(time.Since(start)) }()
+	var v *visit // nil: requests are visits
+	if t.Kind != tunnel.HTTP {
+		v = t.claim.visits.begin(f.set.nameOf(t), visitorText(visitor, true), start)
+	}
+	var stats relay.Stats
+	var err error
+	defer func() {
+		took := time.Since(start)
+		t.passed.End(took)
+		if v != nil {
+			t.claim.visits.end(v, took, stats.AtoB, stats.BtoA, err)
+		}
+	}()
 	if t.ProxyProtocol != 0 {
-		if err := writeHeader(up, t.ProxyProtocol, visitor, f.set.publicPort(t, f.link)); err != nil {
+		if err = writeHeader(up, t.ProxyProtocol, visitor, f.set.publicPort(t, f.link)); err != nil {
 			log.Warn("PROXY header", "err", err)
 			relay.Abort(c)
 			up.Close()
 			return
 		}
 	}
-	stats, err := relay.Copy(t.ctx, c, up)
+	stats, err = relay.Copy(t.ctx, c, up)
 	attrs := []any{"to_upstream", stats.AtoB, "to_visitor", stats.BtoA, "took", time.Since(start).Round(time.Millisecond)}
 	if err != nil {
 		attrs = append(attrs, "err", err)

@@ -95,7 +95,7 @@ func TestForwarderDecidesByAddress(t *testing.T) {
 	var reached atomic.Bool
 	serveConns(t, up, func(net.Conn) { reached.Store(true) })
 	s := newSet(slog.New(slog.DiscardHandler))
-	c, err := s.add(1, offered(tcpTunnel("app", up.Addr().String())))
+	c, err := s.add(1, offered(tcpTunnel("app", up.Addr().String())), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func (l *link) run(ctx context.Context) error {
 		return fmt.Errorf("link to %s: %w", l.name, err)
 	}
 	defer n.close()
-	f := &forwarder{overlay: l.overlay, node: l.self, set: l.set, link: l, ends: l.ends, log: l.log}
+	f := &forwarder{overlay: l.overlay, node: l.self, set: l.set, link: l, edge: l.name, ends: l.ends, log: l.log}
 	n.stack.ForwardTCP(f.handle)
 	defer func() {
 		// The stack's end breaks what the drain left.

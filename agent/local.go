@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -38,13 +39,15 @@ const (
 
 // request is a line from a guest.
 type request struct {
-	Version int     `json:"version"`
-	Type    string  `json:"type"`
-	PID     int     `json:"pid,omitempty"`
-	Name    string  `json:"name,omitempty"`    // run: on the roll
-	Tunnels []offer `json:"tunnels,omitempty"` // run, update
-	Of      int     `json:"of,omitempty"`      // status: only what is of the command with this process id
-	Inspect Inspect `json:"inspect,omitzero"`  // run
+	Version  int        `json:"version"`
+	Type     string     `json:"type"`
+	PID      int        `json:"pid,omitempty"`
+	Name     string     `json:"name,omitempty"`     // run: on the roll
+	Tunnels  []offer    `json:"tunnels,omitempty"`  // run, update
+	Of       int        `json:"of,omitempty"`       // status: only what is of the command with this process id, the same for a connection
+	Visits   bool       `json:"visits,omitempty"`   // status: with those since the last question on the connection
+	LogLevel slog.Level `json:"log_level,omitzero"` // run: least level of what is to be told in log messages
+	Inspect  Inspect    `json:"inspect,omitzero"`   // run
 }
 
 // Types of a message.
@@ -55,6 +58,7 @@ const (
 	msgDone    = "done"   // withdrawn, and all connections have ended
 	msgBye     = "bye"    // the owner ends; somebody else should take over
 	msgStatus  = "status" // Status
+	msgLog     = "log"    // Log
 )
 
 // message is a line from the owner, and what an inbox holds.
@@ -66,6 +70,7 @@ type message struct {
 	Refused bool           `json:"refused,omitempty"` // of a tunnel's event: by the edge, or for another command's sake
 	Error   *control.Error `json:"error,omitempty"`
 	Status  *Status        `json:"status,omitempty"`
+	Log     *logLine       `json:"log,omitempty"`
 }
 
 // inbox holds messages for one process. Putting never blocks; there is one
@@ -74,6 +79,7 @@ type inbox struct {
 	mu     sync.Mutex // guards all below
 	queue  []message
 	closed bool
+	lost   int           // log lines that there was no room for
 	wake   chan struct{} // capacity 1
 }
 

@@ -70,7 +70,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	o.set.inspect(r.cfg.Inspect)
 	defer o.set.inspection.end()
 	offers, version := r.roster.offers()
-	mine, err := o.set.add(os.Getpid(), offers)
+	mine, err := o.set.add(os.Getpid(), offers, nil)
 	if err != nil {
 		listener.Close()
 		return err
@@ -209,8 +209,13 @@ func (g *guests) serve(c *localConn) error {
 // status answers until nobody asks any more, or the owner ends.
 func (g *guests) status(c *localConn, req request) error {
 	defer context.AfterFunc(g.ctx, func() { c.Close() })()
+	feed := g.owner.set.visitFeed(req.Of)
+	defer feed.close()
 	for {
 		st := g.owner.status(req.Of)
+		if req.Visits {
+			st.Visits = feed.take()
+		}
 		if err := c.write(message{Type: msgStatus, Status: &st}); err != nil {
 			return err
 		}
@@ -226,7 +231,7 @@ func (g *guests) status(c *localConn, req request) error {
 func (g *guests) run(c *localConn, req request) error {
 	set := g.owner.set
 	set.inspect(req.Inspect)
-	mine, err := set.add(req.PID, req.Tunnels)
+	mine, err := set.add(req.PID, req.Tunnels, &req.LogLevel)
 	g.owner.muster.arrived(req.Name)
 	if err != nil {
 		return c.write(message{Version: localVersion, Type: msgEnd, Error: asControl(err)})

@@ -27,7 +27,9 @@ type claim struct {
 	pid     int
 	tunnels []*served // guarded by set.mu
 	inbox   *inbox
-	leaving bool // guarded by set.mu: is being withdrawn
+	log     *slog.Logger // of what happens to its tunnels
+	visits  *visits      // to them
+	leaving bool         // guarded by set.mu: is being withdrawn
 
 	dropping sync.WaitGroup // of tunnels that the process has taken back; Go under set.mu and before leaving
 }
@@ -74,9 +76,13 @@ func (s *set) find(id tunnel.ID) *served { return (*s.table.Load())[id] }
 
 // add takes a process's tunnels in: first into the table, then among the
 // wanted, so that nobody is sent to a tunnel that is not there yet. Those that
-// another process serves already are refused one by one, through the inbox.
-func (s *set) add(pid int, offers []offer) (*claim, error) {
-	c := &claim{pid: pid, inbox: newInbox()}
+// another process serves already are refused one by one, through the inbox. guest
+// is the least level that a guest logs; nil: it is this process.
+func (s *set) add(pid int, offers []offer, guest *slog.Level) (*claim, error) {
+	c := &claim{pid: pid, inbox: newInbox(), log: s.log, visits: newVisits()}
+	if guest != nil {
+		c.log = slog.New(&guestHandler{inbox: c.inbox, level: *guest})
+	}
 	fresh, err := s.fresh(c, offers)
 	if err != nil {
 		return nil, err

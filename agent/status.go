@@ -121,6 +121,10 @@ func (s *set) status(st *Status, of int) {
 			Error: t.last.Error, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
 			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.wanted.Uninspected,
 		}
+		if in := s.inspection.running.Load(); in != nil && ts.Inspected {
+			_, http := in.Metrics(t.named)
+			ts.HTTP = &http
+		}
 		if ts.State == "" { // the edge has not answered yet
 			ts.State = TunnelAway
 		}

@@ -50,7 +50,7 @@ func watchOwner(ctx context.Context, dir *statedir.Dir, o WatchOptions, tick <-c
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	for {
-		if err := c.write(request{Version: localVersion, Type: askStatus, Of: o.Of}); err != nil {
+		if err := c.write(request{Version: localVersion, Type: askStatus, Of: o.Of, Visits: true}); err != nil {
 			return errOwnerGone
 		}
 		var m message

@@ -36,13 +36,17 @@ func (m *model) visitLines(room int) []string {
 // visitLine has columns of a fixed width, and the path last, whose width
 // terminals may see otherwise. Narrow screens have fewer of them.
 func (m *model) visitLine(v *agent.Visit) string {
+	lasted := v.Took
+	if v.Open {
+		lasted = m.now().Sub(v.Start)
+	}
 	columns := []string{
 		toneFaint.paint(v.Start.Local().Format("15:04:05")),
 		outcomeTone(v).paint(pad(outcome(v), 4)),
 		pad(method(v), 7),
 	}
 	if m.width >= 50 {
-		columns = append(columns, padLeft(took(v.Took), 7))
+		columns = append(columns, padLeft(took(lasted), 7))
 	}
 	if m.width >= 60 {
 		columns = append(columns, padLeft(size(v.ToVisitor), 6))
