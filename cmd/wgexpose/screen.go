@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,7 +97,7 @@ func (a *app) onScreen(d *drain, cfg screen.Config, do func(*live) error) error 
 	err := do(l)
 	hide()
 	shown.Wait()
-	return errors.Join(err, l.lastWords())
+	return errors.Join(err, l.lastWords(err))
 }
 
 // kill restores the terminal, unless it takes nothing any more.
@@ -144,8 +145,8 @@ func (l *live) event(e agent.Event, print func(agent.Event)) {
 }
 
 // lastWords are the lines that a person would have read last without a screen:
-// where things were, and what was wrong with them.
-func (l *live) lastWords() error {
+// where things were, and what was wrong with them, unless the command ends with that.
+func (l *live) lastWords(end error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
@@ -156,6 +157,7 @@ func (l *live) lastWords() error {
 		switch {
 		case e.Event == agent.EventTunnel && e.State == agent.TunnelUp:
 			_, err = fmt.Fprintln(l.app.stdout, tunnelLine(e))
+		case end != nil && e.Error != nil && strings.Contains(end.Error(), e.Error.Message):
 		case e.Event == agent.EventTunnel:
 			_, err = fmt.Fprintln(l.logs, tunnelLine(e))
 		case e.Event == agent.EventLink && e.State != agent.LinkUp:
