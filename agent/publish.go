@@ -521,7 +521,11 @@ func (s *set) refreshLocked(t *served) {
 // passing reports whether an edge's error may be gone at the next try, so that
 // nobody should give up for it.
 func passing(e *control.Error) bool {
-	return e.Code == control.CodeUnavailable || e.Code == control.CodeInternal || e.Code == control.CodeCertificatePending
+	switch e.Code {
+	case control.CodeUnavailable, control.CodeInternal, control.CodeCertificatePending, control.CodeDNSPending:
+		return true
+	}
+	return false
 }
 
 func (s *set) eventOf(t *served, state string) Event {

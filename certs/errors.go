@@ -21,5 +21,5 @@ type OutsideError struct{ Host, Domain string }
 
 func (e *OutsideError) Error() string {
 	return fmt.Sprintf("%s is not below %s, and the internal certificate authority can vouch for no other names: "+
-		"use a name below %[2]s, or run the edge with --tls acme", e.Host, e.Domain)
+		"use a name below %[2]s, or run the edge with --tls acme or an own certificate (--certs)", e.Host, e.Domain)
 }

@@ -150,6 +150,26 @@ func (m *Manager) Manage(ctx context.Context, hosts ...string) error {
 	return errors.Join(errs...)
 }
 
+// Outside says that no certificate for host can be had: an *OutsideError where
+// the internal authority cannot vouch for it and no own certificate covers it.
+// Before Run it waits for Run.
+func (m *Manager) Outside(ctx context.Context, host string) error {
+	if m.cfg.Mode != Internal {
+		return nil
+	}
+	l, err := m.running(ctx)
+	if err != nil {
+		return err
+	}
+	if host, err = canonical(host); err != nil {
+		return err
+	}
+	if l.covers(host) || within(host, l.domain) {
+		return nil
+	}
+	return &OutsideError{Host: host, Domain: l.domain}
+}
+
 // Covers reports whether a certificate in memory, a wildcard too, is good for
 // host.
 func (m *Manager) Covers(host string) bool {

@@ -77,6 +77,24 @@ func (m *Manager) Status() []Status {
 	return l.status(time.Now())
 }
 
+// LastError is why the last attempt to get a certificate for host failed, or nil.
+func (m *Manager) LastError(host string) error {
+	l := m.live.Load()
+	if l == nil {
+		return nil
+	}
+	host, err := canonical(host)
+	if err != nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o := l.names[l.subject(host)]; o != nil {
+		return o.err
+	}
+	return nil
+}
+
 func (l *live) status(now time.Time) []Status {
 	var all []Status
 	for _, c := range *l.own.set.Load() {

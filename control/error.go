@@ -14,6 +14,7 @@ const (
 	CodeKeyKnown      = "key_known"      // the public key belongs to another node
 	CodeNameTaken     = "name_taken"     // another agent holds the name or host name
 	CodeNameInvalid   = "name_invalid"   // the name or host name cannot be served here
+	CodeNameDenied    = "name_denied"    // the host name is none that the agent may have
 	CodePortTaken     = "port_taken"     // another agent or program holds the port
 	CodePortRange     = "port_range"     // the port lies outside of the edge's range
 	CodeBadRequest    = "bad_request"    // not a request of this API
@@ -25,7 +26,10 @@ const (
 	// CodeCertificatePending is a tunnel's that is served as soon as its host
 	// name has a certificate; ask again.
 	CodeCertificatePending = "certificate_pending"
-	CodeInternal           = "internal" // the edge's own fault; its log says more
+	// CodeDNSPending is a tunnel's that is served as soon as its host name leads to
+	// the edge; ask again.
+	CodeDNSPending = "dns_pending"
+	CodeInternal   = "internal" // the edge's own fault; its log says more
 )
 
 // Codes of an upstream that an agent cannot reach. They are also what visitors
@@ -59,7 +63,7 @@ func CodeOf(err error) string {
 // code does. It keeps generic HTTP tools useful.
 func (e *Error) status() int {
 	switch e.Code {
-	case CodeInviteUsed, CodeInviteExpired, CodeInviteRevoked, CodeRevoked, CodeNotEnrolled:
+	case CodeInviteUsed, CodeInviteExpired, CodeInviteRevoked, CodeRevoked, CodeNotEnrolled, CodeNameDenied:
 		return http.StatusForbidden
 	case CodeKeyKnown, CodeNameTaken, CodePortTaken, CodeSuperseded:
 		return http.StatusConflict

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/store"
@@ -40,6 +41,9 @@ type Admin interface {
 	// Release gives a reserved name or port back: a tunnel's name, its host
 	// name or public URL, or a TCP port.
 	Release(ctx context.Context, name string) error
+	// Certs lists the certificates. Of a stopped edge they are those that it has
+	// stored, without own ones.
+	Certs(ctx context.Context) ([]certs.Status, error)
 	Close() error
 }
 
@@ -48,6 +52,9 @@ type InviteOptions struct {
 	Name string        `json:"name,omitempty"` // for the agent; "" lets it choose its own
 	Uses int           `json:"uses,omitempty"` // 1
 	TTL  time.Duration `json:"ttl,omitempty"`  // 24 h, in nanoseconds on the wire
+	// Domains are host names outside of the edge's domain that its agents may have:
+	// shop.customer.org, or *.customer.org for all below customer.org. None.
+	Domains []string `json:"domains,omitempty"`
 }
 
 // InviteResult is a new invite. The token is a secret until it is used up.
@@ -84,6 +91,7 @@ type AgentRow struct {
 	Created  time.Time     `json:"created"`
 	Joined   bool          `json:"joined"` // has connected with its own key
 	Tunnels  int           `json:"tunnels"`
+	Domains  []string      `json:"domains,omitempty"` // that it may have besides the edge's
 }
 
 // TunnelRow is one public side, served or reserved. With the edge stopped,
@@ -106,6 +114,7 @@ type InviteRow struct {
 	Uses    int       `json:"uses"`
 	Used    int       `json:"used"`
 	Agents  []string  `json:"agents,omitempty"` // that joined with it
+	Domains []string  `json:"domains,omitempty"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 }
@@ -149,7 +158,7 @@ func OpenAdmin(ctx context.Context, dir *statedir.Dir) (Admin, error) {
 		if err != nil {
 			return err
 		}
-		admin = &storeAdmin{store: db, close: db.Close}
+		admin = &storeAdmin{store: db, close: db.Close, certs: func() ([]certs.Status, error) { return certs.Stored(dir.Path(certsDir)) }}
 		return nil
 	})
 	if errors.Is(err, store.ErrLocked) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/store"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -39,6 +40,7 @@ type storeAdmin struct {
 	store store.Store
 	live  liveFacts // nil: the edge is stopped
 	close func() error
+	certs func() ([]certs.Status, error)
 }
 
 func (a *storeAdmin) Close() error { return a.close() }
@@ -84,6 +86,9 @@ func (o InviteOptions) check() error {
 	if o.TTL != 0 && (o.TTL < time.Minute || o.TTL > maxTTL) {
 		return refuse(RefusedBadRequest, "an invite can be good for 1m to %v, not %v", maxTTL, o.TTL)
 	}
+	if _, err := canonicalDomains(o.Domains); err != nil {
+		return refuse(RefusedBadRequest, "%v", err)
+	}
 	return nil
 }
 
@@ -110,10 +115,14 @@ func planInvite(snap *snapshot, key keys.Private, opts InviteOptions, now time.T
 	if err != nil {
 		return InviteResult{}, nil, err
 	}
+	domains, err := canonicalDomains(opts.Domains)
+	if err != nil {
+		return InviteResult{}, nil, err
+	}
 	inviteID := store.InviteID(key.Public())
 	ops, err := puts(
 		put(store.InviteKey(inviteID), store.Invite{
-			ID: inviteID, Node: id, Key: key.Public(), Name: opts.Name, Uses: cmp.Or(opts.Uses, 1), Created: now, Expires: expires,
+			ID: inviteID, Node: id, Key: key.Public(), Name: opts.Name, Uses: cmp.Or(opts.Uses, 1), Created: now, Expires: expires, Domains: domains,
 		}, 0),
 		put(store.NodeKey(id), store.Node{
 			ID: id, Kind: store.InviteNode, Name: inviteID, Key: key.Public(), Created: now, Invite: inviteID,
@@ -142,7 +151,7 @@ func (a *storeAdmin) Agents(ctx context.Context) ([]AgentRow, error) {
 		}
 		row := AgentRow{
 			Name: node.Name, Node: node.ID, Key: node.Key, Version: node.Version, Platform: node.Platform,
-			Created: node.Created, Joined: node.Joined,
+			Created: node.Created, Joined: node.Joined, Domains: node.Domains,
 		}
 		if node.Endpoint.IsValid() {
 			row.Endpoint = node.Endpoint.String()
@@ -197,6 +206,8 @@ func (a *storeAdmin) Tunnels(ctx context.Context) ([]TunnelRow, error) {
 	return rows, nil
 }
 
+func (a *storeAdmin) Certs(context.Context) ([]certs.Status, error) { return a.certs() }
+
 func (a *storeAdmin) Invites(ctx context.Context) ([]InviteRow, error) {
 	snap, err := readSnapshot(ctx, a.store)
 	if err != nil {
@@ -207,7 +218,7 @@ func (a *storeAdmin) Invites(ctx context.Context) ([]InviteRow, error) {
 	for _, item := range snap.invites {
 		i := item.Value
 		row := InviteRow{
-			ID: i.ID, Name: i.Name, State: inviteState(i, now), Uses: i.Uses, Used: len(i.Used), Created: i.Created, Expires: i.Expires,
+			ID: i.ID, Name: i.Name, State: inviteState(i, now), Uses: i.Uses, Used: len(i.Used), Created: i.Created, Expires: i.Expires, Domains: i.Domains,
 		}
 		for _, use := range i.Used {
 			row.Agents = append(row.Agents, snap.nodeName(use.Node))

@@ -52,10 +52,8 @@ func (p publisher) read(spec tunnel.Spec) want {
 			w.err = &control.Error{Code: control.CodeNameInvalid, Message: err.Error()}
 			return w
 		}
-		if host != p.side.domain && !strings.HasSuffix(host, "."+p.side.domain) {
-			w.err = &control.Error{Code: control.CodeNameInvalid, Message: fmt.Sprintf(
-				"%s does not lie under %s, this edge's domain; it serves no other domains yet: ask for a name such as %s.%s",
-				host, p.side.domain, cmp.Or(spec.Name, "app"), p.side.domain)}
+		if !under(host, p.side.domain) && !domainsAllow(p.domains, host) {
+			w.err = p.denied(host, spec.Name)
 			return w
 		}
 		w.host = host
@@ -66,6 +64,17 @@ func (p publisher) read(spec tunnel.Spec) want {
 		w.host = spec.Name + "." + p.side.domain
 	}
 	return w
+}
+
+// denied is the refusal of a host name outside of the edge's domain.
+func (p publisher) denied(host, name string) *control.Error {
+	allowed := "allows no other domain"
+	if len(p.domains) > 0 {
+		allowed = "allows of others only " + list(p.domains)
+	}
+	return &control.Error{Code: control.CodeNameDenied, Message: fmt.Sprintf(
+		"%s does not lie under %s, this edge's domain, and this agent's invite %s: ask for a name such as %s.%[2]s, or have the edge's owner invite an agent for it: wgexpose edge invite --domains %[1]s",
+		host, p.side.domain, allowed, cmp.Or(name, "app"))}
 }
 
 // askedFor settles the specs that say which host name or port they want.
@@ -99,7 +108,7 @@ func (p publisher) hostError(snap *snapshot, node tunnel.NodeID, host, key strin
 	}
 	rec, ok := snap.publics[key]
 	if !ok || rec.Value.Node == node {
-		return nil
+		return p.outside[host]
 	}
 	return &control.Error{Code: control.CodeNameTaken, Message: fmt.Sprintf(
 		"%s is held by agent %s: choose another name, or have the edge's owner run: wgexpose edge release %s",

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,10 @@ type Config struct {
 	PublicHTTPSPort uint16           // in public addresses; 0 = the port of the listener that serves
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address
+
+	// Lookup asks DNS for a host name's addresses, of both families; nil = the
+	// system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	Version string      // of the program, told to agents
 	Ready   func(Ready) // called once, when everything serves
@@ -128,6 +133,9 @@ func New(cfg Config) (*Edge, error) {
 	cfg.Timing = cfg.Timing.withDefaults()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Lookup == nil {
+		cfg.Lookup = lookupHost
 	}
 	return &Edge{cfg: cfg, log: cfg.Logger}, nil
 }

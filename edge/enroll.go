@@ -63,7 +63,7 @@ func planEnroll(snap *snapshot, from tunnel.NodeID, req control.EnrollRequest, n
 		put(store.InviteKey(invite.ID), invite, item.Revision),
 		put(store.NodeKey(id), store.Node{
 			ID: id, Kind: store.AgentNode, Name: name, Key: req.Key,
-			Version: req.Version, Platform: req.Platform, Created: now, Invite: invite.ID,
+			Version: req.Version, Platform: req.Platform, Created: now, Invite: invite.ID, Domains: invite.Domains,
 		}, 0),
 		put(store.NodeKeyKey(req.Key), id, 0),
 		put(store.NameKey(name), id, 0),

@@ -30,7 +30,7 @@ func planObserved(snap *snapshot, peers []wg.PeerStatus) ([]store.Op, error) {
 		if p.Endpoint.IsValid() && !p.Stream { // nobody can be called at the other end of a stream
 			node.Endpoint = p.Endpoint
 		}
-		if node == item.Value {
+		if node.Joined == item.Value.Joined && node.Endpoint == item.Value.Endpoint {
 			continue
 		}
 		if ops = append(ops, put(store.NodeKey(node.ID), node, item.Revision)); len(ops) == maxObserved {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/store"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -39,6 +40,9 @@ type publisher struct {
 	probe func(port uint16) error // nil: the port is open already or can be opened
 	rand  io.Reader               // for random names and ports
 	now   time.Time
+
+	domains []string                  // outside of the edge's domain, that the node may have
+	outside map[string]*control.Error // why host names of these cannot be served now
 }
 
 // publishPlan is the outcome of a plan: a commit, and what to answer then.
@@ -145,7 +149,7 @@ func (r *running) Publish(ctx context.Context, from tunnel.NodeID, req control.P
 		return control.PublishReply{}, &control.Error{Code: control.CodeSuperseded,
 			Message: "this request is of a session that has ended: open an event stream and publish again"}
 	}
-	plan, err := r.publish(ctx, from, req.Tunnels)
+	plan, err := r.publish(ctx, agent, req.Tunnels)
 	if err != nil {
 		return control.PublishReply{}, err
 	}
@@ -193,14 +197,43 @@ func (r *running) awaitCertificates(ctx context.Context, plan publishPlan) {
 			continue
 		}
 		a.PublicURL = ""
+		waits := "the edge's log says what it waits for"
+		if err := r.certs.LastError(host); err != nil {
+			waits = "the last attempt failed: " + err.Error()
+		}
 		a.Error = &control.Error{Code: control.CodeCertificatePending, Message: fmt.Sprintf(
-			"there is no certificate for %s yet: visitors are served as soon as the certificate authority has issued one; the edge's log says what it waits for", host)}
+			"there is no certificate for %s yet: visitors are served as soon as the certificate authority has issued one; %s", host, waits)}
 	}
+}
+
+// outsideProblems finds out which of the host names outside of the edge's domain,
+// that the agent may have, cannot be served now, and why. A name that the agent
+// has already is not looked up again: trouble with DNS must not take it away.
+func (r *running) outsideProblems(ctx context.Context, agent store.Node, specs []tunnel.Spec) map[string]*control.Error {
+	snap := r.reconcile.snap.Load()
+	var look []string
+	problems := make(map[string]*control.Error)
+	for _, spec := range specs {
+		host, err := tunnel.CanonicalHost(spec.Host)
+		if err != nil || !spec.Kind.Hosted() || under(host, r.side.domain) || !domainsAllow(agent.Domains, host) {
+			continue // the plan says so, or there is nothing to say
+		}
+		var no *certs.OutsideError
+		switch {
+		case r.certs != nil && spec.EndsTLSAtEdge() && errors.As(r.certs.Outside(ctx, host), &no):
+			problems[host] = &control.Error{Code: control.CodeNameInvalid, Message: no.Error()}
+		case snap.publics[store.HTTPSKey(host)].Value.Node != agent.ID && !slices.Contains(look, host):
+			look = append(look, host)
+		}
+	}
+	maps.Copy(problems, r.pointing.check(ctx, look))
+	return problems
 }
 
 // publish plans, commits and applies, for one agent at a time: the probe of a
 // port for one would make it look taken to the other.
-func (r *running) publish(ctx context.Context, from tunnel.NodeID, specs []tunnel.Spec) (plan publishPlan, err error) {
+func (r *running) publish(ctx context.Context, agent store.Node, specs []tunnel.Spec) (plan publishPlan, err error) {
+	from, outside := agent.ID, r.outsideProblems(ctx, agent, specs)
 	select {
 	case r.publishing <- struct{}{}:
 		defer func() { <-r.publishing }()
@@ -208,12 +241,13 @@ func (r *running) publish(ctx context.Context, from tunnel.NodeID, specs []tunne
 		return plan, ctx.Err()
 	}
 	rev, err := commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) {
-		if _, err := snap.agentNode(from); err != nil {
+		node, err := snap.agentNode(from)
+		if err != nil {
 			return nil, err
 		}
-		var err error
 		plan, err = publisher{
 			side: r.side, ports: r.cfg.TCPPorts, probe: r.probePort, rand: rand.Reader, now: time.Now().UTC(),
+			domains: node.Value.Domains, outside: outside,
 		}.plan(snap, from, specs)
 		return plan.ops, err
 	})

@@ -21,9 +21,9 @@ func TestPublishHostNames(t *testing.T) {
 	full.Host = "other.example.com"
 	wantURL(t, w.publishOne(a, full), "https://other.example.com")
 	full.Host = "app.example.org"
-	wantCode(t, w.publishOne(a, full), control.CodeNameInvalid, "app.example.org", "example.com")
+	wantCode(t, w.publishOne(a, full), control.CodeNameDenied, "app.example.org", "example.com")
 	full.Host = "notexample.com"
-	wantCode(t, w.publishOne(a, full), control.CodeNameInvalid)
+	wantCode(t, w.publishOne(a, full), control.CodeNameDenied)
 	bad := web(3, "app")
 	bad.HostHeader = "no host"
 	wantCode(t, w.publishOne(a, bad), control.CodeBadRequest)

@@ -44,6 +44,7 @@ type running struct {
 	dev       *wg.Device
 	streams   *streamHost
 	certs     *certs.Manager // nil with TLS off
+	pointing  pointing
 	front     *front
 	sessions  *sessions
 	host      *sessionHost
@@ -245,6 +246,12 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	if err := saveServing(ctx, r.store, sv); err != nil {
 		return err
 	}
+	r.pointing = pointing{
+		lookup: r.cfg.Lookup, domain: settings.Domain, endpoint: proxy.HostOnly(endpoint), listener: r.ready.HTTPS, local: localAddrs,
+	}
+	if r.cfg.TLS == certs.Off {
+		r.pointing.listener = r.ready.HTTP
+	}
 	r.sessions, r.applied = newSessions(), newApplied()
 	r.host = &sessionHost{
 		sessions: r.sessions, timing: r.timing, domain: settings.Domain, version: r.cfg.Version, received: r.received, log: r.log,
@@ -280,6 +287,13 @@ func (r *running) certsConfig() certs.Config {
 	return cfg
 }
 
+func (r *running) certificates() ([]certs.Status, error) {
+	if r.certs == nil {
+		return nil, refuse(RefusedBadRequest, "this edge runs with --tls off, and has no certificates")
+	}
+	return r.certs.Status(), nil
+}
+
 // listenerAddr is the bound address of a listener that may be nil.
 func listenerAddr(l net.Listener) netip.AddrPort {
 	if l == nil {
@@ -302,7 +316,7 @@ func (r *running) serve(ctx context.Context) error {
 	g.Go(func() error { return r.reconcile.run(gctx) })
 	g.Go(func() error { return control.NewServer(r.overlay, r, r.log).Serve(gctx, r.control) })
 	g.Go(func() error {
-		admin := &storeAdmin{store: r.store, live: r, close: func() error { return nil }}
+		admin := &storeAdmin{store: r.store, live: r, close: func() error { return nil }, certs: r.certificates}
 		return (&adminServer{admin: admin, log: r.log}).serve(gctx, r.admin)
 	})
 	g.Go(func() error { return r.observe(gctx) })

@@ -24,6 +24,8 @@ type world struct {
 	side  publicSide
 	ports tunnel.PortRange
 	busy  map[uint16]bool // ports that another program has
+
+	outside map[string]*control.Error // what is wrong with names outside of the domain
 }
 
 func newWorld(t *testing.T) *world {
@@ -109,7 +111,7 @@ func (w *world) publish(node tunnel.NodeID, specs ...tunnel.Spec) ([]control.Pub
 				return errors.New("address already in use")
 			}
 			return nil
-		}}.plan(snap, node, specs)
+		}, domains: snap.nodes[node].Value.Domains, outside: w.outside}.plan(snap, node, specs)
 		return plan.ops, err
 	})
 	if err != nil {

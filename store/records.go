@@ -98,6 +98,7 @@ type Node struct {
 	Joined   bool           `json:"joined"`            // it has shaken hands with its own key
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // where it was last heard from
 	Invite   string         `json:"invite,omitempty"`  // the ID of the invite that it came with, or is
+	Domains  []string       `json:"domains,omitempty"` // host names outside of the edge's domain that it may have, by its invite; *.x: all below x
 }
 
 // An Invite lets agents join. It is kept after its uses, so that a late comer
@@ -112,6 +113,7 @@ type Invite struct {
 	Created time.Time     `json:"created"`
 	Expires time.Time     `json:"expires"`
 	Revoked bool          `json:"revoked,omitempty"`
+	Domains []string      `json:"domains,omitempty"` // see Node
 }
 
 // An InviteUse is one agent that joined.

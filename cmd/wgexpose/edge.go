@@ -46,7 +46,7 @@ effect at once while it runs; with the edge stopped they work on its database.`,
 		a.inviteCommand(), a.invitesCommand(),
 		a.agentsCommand(), a.revokeCommand(),
 		a.tunnelsCommand(), a.releaseCommand(),
-		a.caCommand(),
+		a.certsCommand(), a.caCommand(),
 	)
 	return cmd
 }

@@ -44,9 +44,13 @@ func (a *app) inviteCommand() *cobra.Command {
 		Use:   "invite",
 		Short: "Make an invite, with which an agent joins",
 		Long: `Make an invite and print its token alone on stdout. Give the token to "wgexpose
-join" on the private machine. It is a secret until it is used up or expired.`,
+join" on the private machine. It is a secret until it is used up or expired.
+
+Agents may have any free name under the edge's domain. Of other domains they may
+have those that --domains allows, once the names' DNS records lead to the edge.`,
 		Example: `  wgexpose edge invite --name laptop
   wgexpose edge invite --uses 10 --ttl 1h
+  wgexpose edge invite --domains 'shop.customer.org,*.customer.net'
   wgexpose edge invite | ssh laptop wgexpose join -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,6 +82,7 @@ join" on the private machine. It is a secret until it is used up or expired.`,
 	cmd.Flags().StringVar(&options.Name, "name", "", "`NAME` of the agent (default: it chooses)")
 	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N` agents may join with it")
 	cmd.Flags().StringVar(&ttl, "ttl", "24h", "`TIME` until it expires, such as 30m or 72h")
+	cmd.Flags().StringSliceVar(&options.Domains, "domains", nil, "`NAMES` outside of the edge's domain that its agents may have, with commas between: shop.customer.org, or *.customer.org for all names below it")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -107,9 +112,9 @@ func (a *app) invitesCommand() *cobra.Command {
 					if left := i.Expires.Sub(now); left > 0 {
 						expires = "in " + short(left)
 					}
-					rows = append(rows, []string{i.ID, i.Name, i.State, strconv.Itoa(i.Used) + " of " + strconv.Itoa(i.Uses), list(i.Agents), expires})
+					rows = append(rows, []string{i.ID, i.Name, i.State, strconv.Itoa(i.Used) + " of " + strconv.Itoa(i.Uses), list(i.Agents), list(i.Domains), expires})
 				}
-				return a.table([]string{"ID", "NAME", "STATE", "USED", "AGENTS", "EXPIRES"}, rows)
+				return a.table([]string{"ID", "NAME", "STATE", "USED", "AGENTS", "DOMAINS", "EXPIRES"}, rows)
 			})
 		},
 	}

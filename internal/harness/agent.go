@@ -35,8 +35,19 @@ func (e *Edge) AddAgent(name string) *Agent {
 // AddAgentBy is AddAgent for one that reaches the edge in a certain way.
 func (e *Edge) AddAgentBy(name string, how agent.Reach) *Agent {
 	e.t.Helper()
+	return e.join(name, how, edge.InviteOptions{})
+}
+
+// AddAgentFor is AddAgent for one that may have names of other domains.
+func (e *Edge) AddAgentFor(name string, domains ...string) *Agent {
+	e.t.Helper()
+	return e.join(name, agent.Reach{Transport: agent.TransportUDP}, edge.InviteOptions{Domains: domains})
+}
+
+func (e *Edge) join(name string, how agent.Reach, invite edge.InviteOptions) *Agent {
+	e.t.Helper()
 	dir := openDir(e.t)
-	joined, err := agent.Join(e.t.Context(), dir, e.Invite(edge.InviteOptions{}), agent.JoinOptions{
+	joined, err := agent.Join(e.t.Context(), dir, e.Invite(invite), agent.JoinOptions{
 		Name: name, Version: "test", Reach: how, Logger: e.Log.With("join", name),
 	})
 	if err != nil {

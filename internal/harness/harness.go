@@ -55,6 +55,9 @@ type Options struct {
 	Relay  bool // put a relay between agents and edge, for Sleep and Kill
 	Second bool // a second WireGuard address, which no relay is in front of
 	HTTP3  bool // serve it as well
+
+	CertFolder string // own certificates
+	Lookup     func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Edge is an edge that runs until the test ends.
@@ -135,7 +138,7 @@ func (e *Edge) start() {
 	e.t.Helper()
 	cfg := edge.Config{
 		Dir: e.Dir, Domain: e.Domain, TLS: e.o.TLS, Timing: e.o.Timing, Version: "test", Logger: e.Log,
-		WG: e.wg, TCPPorts: e.tcp, ListenTCP: loopback.Addr(),
+		WG: e.wg, TCPPorts: e.tcp, ListenTCP: loopback.Addr(), CertFolder: e.o.CertFolder, Lookup: e.o.Lookup,
 		HTTP: listen(e.t, e.http),
 	}
 	if e.o.Second {
