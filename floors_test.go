@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"relay":        0,
 	"netstack":     0,
 	"netwatch":     0,
+	"pathmtu":      0,
 	"service":      0,
 	"static":       0,
 	"inspect":      1,

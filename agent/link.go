@@ -85,8 +85,9 @@ type link struct {
 	how          Reach
 	streaming    atomic.Bool  // packets go over TLS
 	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
-	watchNetwork watcher      // netwatch.Watch; tests have their own
-	ends         *tlsEnd      // nil in tests that need none
+	sizing       sizing
+	watchNetwork watcher // netwatch.Watch; tests have their own
+	ends         *tlsEnd // nil in tests that need none
 }
 
 // transport is how packets go to the edge, or are to go.
@@ -186,8 +187,9 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 	if err := n.reach(ctx, l.edge, connectTimeout); err != nil {
 		return false, err
 	}
+	edgeAddr := l.overlay.NodeAddr(tunnel.NodeID(l.edge.Node))
 	client := control.NewClient(func(ctx context.Context) (net.Conn, error) {
-		return n.stack.DialTCP(ctx, netip.AddrPort{}, netip.AddrPortFrom(l.overlay.NodeAddr(tunnel.NodeID(l.edge.Node)), tunnel.ControlPort))
+		return n.stack.DialTCP(ctx, netip.AddrPort{}, netip.AddrPortFrom(edgeAddr, tunnel.ControlPort))
 	})
 	defer client.Close()
 
@@ -217,6 +219,11 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return false, errors.New("the edge's hello took too long")
 	}
 	l.again = true
+	endSizing, err := l.sizing.begin(n, edgeAddr)
+	if err != nil {
+		return false, err
+	}
+	defer endSizing()
 	l.streaming.Store(n.stream != nil)
 	l.log.Info("link is up", "domain", hello.Domain, "version", hello.Version, "transport", l.transport())
 	l.set.linkState(l, LinkUp, "")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/pathmtu"
 	"github.com/wgexpose/wgexpose/wg"
 )
 
@@ -30,6 +31,8 @@ type node struct {
 	stack     *netstack.Stack
 	dev       *wg.Device
 	paths     *wg.Paths
+	prober    *pathmtu.Prober
+	pinned    int // see Reach.MTU
 	log       *slog.Logger
 	resolver  resolver
 	nudges    chan string      // reasons to look for the edge anew; see monitor
@@ -55,10 +58,15 @@ func openNode(key keys.Private, addr netip.Addr, how Reach, log *slog.Logger) (*
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	stack, err := netstack.Open(netstack.Config{Addr: addr, TimeWait: timeWait, Logger: log})
+	var prober *pathmtu.Prober // is there before any packet comes
+	stack, err := netstack.Open(netstack.Config{
+		Addr: addr, MTU: how.MTU, TimeWait: timeWait, Logger: log,
+		Probes: func(packet []byte) { prober.Receive(packet) },
+	})
 	if err != nil {
 		return nil, err
 	}
+	prober = pathmtu.New(pathmtu.Config{Local: addr, Default: netstack.DefaultMTU, Send: stack.Send, Logger: log})
 	streams := wg.NewStreams()
 	paths := wg.Join(streams, wg.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), 0)))
 	dev, err := wg.Open(wg.Config{
@@ -67,13 +75,14 @@ func openNode(key keys.Private, addr netip.Addr, how Reach, log *slog.Logger) (*
 		Bind:   paths,
 		Logger: log,
 		Sent:   stack.Sent,
+		Probes: prober,
 	})
 	if err != nil {
 		stack.Close()
 		return nil, err
 	}
 	return &node{
-		stack: stack, dev: dev, paths: paths, log: log,
+		stack: stack, dev: dev, paths: paths, prober: prober, pinned: how.MTU, log: log,
 		resolver: net.DefaultResolver.LookupNetIP, nudges: make(chan string, 1),
 		transport: cmp.Or(how.Transport, TransportAuto), dialer: streamDialer{proxy}, streams: streams,
 	}, nil

@@ -37,6 +37,7 @@ type LinkStatus struct {
 	State     string    `json:"state"`
 	Reason    string    `json:"reason,omitempty"`
 	Transport string    `json:"transport,omitempty"`
+	MTU       int       `json:"mtu,omitempty"` // how large packets inside WireGuard are, in bytes, while it is up
 	Since     time.Time `json:"since"`
 	Latency   float64   `json:"latency_ms,omitempty"` // there and back through the overlay, of the last heartbeat; 0 until there was one
 }
@@ -108,6 +109,7 @@ func (s *set) status(st *Status, of int) {
 	for _, v := range s.links {
 		l := LinkStatus{Edge: v.link.name, State: v.event.State, Reason: v.event.Reason, Transport: v.event.Transport, Since: v.event.Time}
 		if l.State == LinkUp {
+			l.MTU = v.link.sizing.size()
 			l.Latency = v.link.delay()
 		}
 		st.Links = append(st.Links, l)

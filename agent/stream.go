@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/proxy"
 
 	"github.com/wgexpose/wgexpose/keys"
+	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/wg"
 )
 
@@ -41,6 +42,9 @@ type Reach struct {
 	// Proxy is for TLS: http://, https:// or socks5://[USER:PASSWORD@]HOST[:PORT],
 	// or NoProxy. "" = as HTTPS_PROXY and NO_PROXY say.
 	Proxy string
+	// MTU is the size of packets inside WireGuard, in bytes. 0: what the path
+	// to the edge takes is found out, and followed.
+	MTU int
 }
 
 // Validate says what makes a Reach unusable.
@@ -49,6 +53,9 @@ func (r Reach) Validate() error {
 	case "", TransportAuto, TransportUDP, TransportTLS:
 	default:
 		return fmt.Errorf("transport %q is not one of auto, udp and tls", r.Transport)
+	}
+	if r.MTU != 0 && (r.MTU < netstack.MinMTU || r.MTU > netstack.MaxMTU) {
+		return fmt.Errorf("MTU %d is not between %d and %d", r.MTU, netstack.MinMTU, netstack.MaxMTU)
 	}
 	_, err := r.proxy()
 	return err

@@ -71,6 +71,7 @@ func (l *link) upgrade(ctx context.Context, n *node, ask chan<- struct{}) error 
 			return err
 		case ep != nil:
 			n.paths.Pin(ep)
+			l.sizing.moved()
 			n.trial.since = time.Now()
 			l.streaming.Store(false)
 			l.log.Info("UDP works again, and carries the link from now on")

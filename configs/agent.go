@@ -18,6 +18,7 @@ type Agent struct {
 	State     string   // the state directory
 	Transport string   // auto, udp or tls
 	Proxy     string   // for tls: a URL, "off", or "" for what the environment says
+	MTU       int      // of packets inside WireGuard, in bytes; 0: found out
 
 	// Where the certificates of tunnels whose TLS ends at this agent come from.
 	Certificates certs.Mode // certs.ACME or certs.Internal
@@ -40,6 +41,7 @@ func agentSettings() []setting {
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},
 		{"transport", "auto", "`WAY` to the edge: udp, tls (WireGuard inside of HTTPS, for networks without UDP), auto for whichever works"},
 		{"proxy", "", "`URL` of a proxy for transport tls: http://[USER:PASSWORD@]HOST:PORT, https:// or socks5://; off for none (default: as HTTPS_PROXY says)"},
+		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path takes, and follows it"},
 		{"certificates", "acme", "where certificates for tunnels with terminate_at agent come from, `MODE`: acme (agrees to the authority's terms of service) or internal (an own CA)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
@@ -82,6 +84,7 @@ func (m *merged) agent() (Agent, error) {
 		State:     take(m, "state", parseText),
 		Transport: take(m, "transport", parseTransport),
 		Proxy:     take(m, "proxy", parseProxy),
+		MTU:       take(m, "mtu", parseMTU),
 
 		Certificates: take(m, "certificates", parseCertificates),
 		ACMEEmail:    take(m, "acme_email", parseEmail),

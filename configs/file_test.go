@@ -123,7 +123,7 @@ func TestMistakes(t *testing.T) {
 		text string
 		want []string // one for each line of the error, in order
 	}{
-		{"unknown key", agent, "\nstat: x\n", []string{`^test.yml:2: stat: unknown key; allowed here: state, transport, proxy, certificates, acme_email, acme_ca, acme_root, inspect, web_addr, inspect_unmask, log_level, log_format, tunnels$`}},
+		{"unknown key", agent, "\nstat: x\n", []string{`^test.yml:2: stat: unknown key; allowed here: state, transport, proxy, mtu, certificates, acme_email, acme_ca, acme_root, inspect, web_addr, inspect_unmask, log_level, log_format, tunnels$`}},
 		{"unknown tunnel key", agent, "tunnels:\n  app:\n    kind: http\n    upstream: 1\n    uri: x\n",
 			[]string{`^test.yml:5: tunnels.app.uri: unknown key; allowed here: kind, upstream, url, port,`}},
 		{"other process's key", agent, "listen_wg: :1\n", []string{`^test.yml:1: listen_wg: unknown key`}},

@@ -68,6 +68,7 @@ func processes() map[string]process {
 				"acme_ca":        agent(func(a Agent) string { return a.ACMECA }),
 				"acme_root":      agent(func(a Agent) string { return a.ACMERoot }),
 				"proxy":          agent(func(a Agent) string { return a.Proxy }),
+				"mtu":            agent(func(a Agent) string { return strconv.Itoa(a.MTU) }),
 				"inspect":        agent(func(a Agent) string { return strconv.FormatBool(a.Inspect) }),
 				"web_addr":       agent(func(a Agent) string { return a.WebAddr }),
 				"inspect_unmask": agent(func(a Agent) string { return strconv.FormatBool(a.Unmask) }),
@@ -91,6 +92,7 @@ func processes() map[string]process {
 				"tcp_ports":         edge(func(e Edge) string { return e.TCPPorts.String() }),
 				"listen_tcp":        edge(func(e Edge) string { return e.ListenTCP.String() }),
 				"public_https_port": edge(func(e Edge) string { return decimal(e.PublicHTTPSPort) }),
+				"mtu":               edge(func(e Edge) string { return strconv.Itoa(e.MTU) }),
 				"acme_email":        edge(func(e Edge) string { return e.ACME[0].Email }),
 				"acme_ca":           edge(func(e Edge) string { return e.ACME[0].CA }),
 				"acme_root":         edge(func(e Edge) string { return e.ACME[0].Root }),
@@ -163,6 +165,8 @@ func three(key string) (file, variable, flag string) {
 		return "true", "false", "true"
 	case "web_addr":
 		return "127.0.0.1:4041", "[::1]:4042", "0.0.0.0:4043"
+	case "mtu":
+		return "1300", "1400", "9000"
 	case "log_level":
 		return "debug", "error", "warn"
 	case "log_format":
@@ -231,13 +235,13 @@ func TestDefaults(t *testing.T) {
 	isolate(t)
 	want := map[string]map[string]string{
 		"agent": {
-			"transport": "auto", "proxy": "", "certificates": "acme", "acme_email": "", "acme_ca": "", "acme_root": "",
+			"transport": "auto", "proxy": "", "mtu": "0", "certificates": "acme", "acme_email": "", "acme_ca": "", "acme_root": "",
 			"inspect": "true", "web_addr": "127.0.0.1:4040", "inspect_unmask": "false", "log_level": "warn", "log_format": "text",
 		},
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "http3": "auto", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
-			"acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
+			"mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},
 	}
 	for name, p := range processes() {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -60,6 +61,18 @@ func parseLogFormat(s string) (LogFormat, error) {
 }
 
 func parseTransport(s string) (string, error) { return oneOf(s, "auto", "udp", "tls") }
+
+// parseMTU returns 0 for auto.
+func parseMTU(s string) (int, error) {
+	if s == "auto" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < netstack.MinMTU || n > netstack.MaxMTU {
+		return 0, fmt.Errorf("%s is no size of packets; allowed: auto, %d–%d", quote(s), netstack.MinMTU, netstack.MaxMTU)
+	}
+	return n, nil
+}
 
 // parseProxy repeats nothing of what it was given: that may hold a password.
 func parseProxy(s string) (string, error) {

@@ -76,7 +76,7 @@ const (
 	StateRevoked  = "revoked"
 )
 
-// AgentRow is one agent. State, Since, Rx and Tx are of a running edge only.
+// AgentRow is one agent. State, Since, MTU, Rx and Tx are of a running edge only.
 type AgentRow struct {
 	Name     string        `json:"name"`
 	Node     tunnel.NodeID `json:"node"`
@@ -84,6 +84,7 @@ type AgentRow struct {
 	State    string        `json:"state,omitempty"` // up, away
 	Since    time.Time     `json:"since,omitzero"`  // it is in this state
 	Endpoint string        `json:"endpoint,omitempty"`
+	MTU      int           `json:"mtu,omitempty"`      // how large packets to it are, inside WireGuard, in bytes; 0: it is not here
 	Rx       uint64        `json:"rx_bytes,omitempty"` // over WireGuard, since the edge started
 	Tx       uint64        `json:"tx_bytes,omitempty"`
 	Version  string        `json:"version,omitempty"`

@@ -32,6 +32,7 @@ type liveFacts interface {
 	appliedRevision(context.Context, store.Revision) error
 	agentState(tunnel.NodeID) (up bool, since time.Time)
 	peerStates() (map[keys.Public]wg.PeerStatus, error)
+	mtu(id tunnel.NodeID) int
 }
 
 // storeAdmin is Admin over a store: that of a stopped edge, or with live that of
@@ -163,6 +164,7 @@ func (a *storeAdmin) Agents(ctx context.Context) ([]AgentRow, error) {
 		}
 		if a.live != nil {
 			row.State, row.Since = a.state(node.ID)
+			row.MTU = a.live.mtu(node.ID)
 			peer := peers[node.Key]
 			row.Rx, row.Tx = peer.RxBytes, peer.TxBytes
 			if peer.Endpoint.IsValid() {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -36,6 +37,7 @@ type Config struct {
 	PublicHTTPSPort uint16           // in public addresses; 0 = the port of the listener that serves
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address
+	MTU             int              // of packets inside WireGuard, in bytes; 0 = found out for each agent, and followed
 
 	// Lookup asks DNS for a host name's addresses, of both families; nil = the
 	// system's resolver.
@@ -100,6 +102,9 @@ func (c Config) Validate() error {
 	}
 	if _, _, err := splitEndpoint(c.Endpoint); err != nil {
 		bad("edge: %w", err)
+	}
+	if c.MTU != 0 && (c.MTU < netstack.MinMTU || c.MTU > netstack.MaxMTU) {
+		bad("edge: MTU %d is not between %d and %d", c.MTU, netstack.MinMTU, netstack.MaxMTU)
 	}
 	switch c.TLS {
 	case certs.Off:

@@ -41,6 +41,7 @@ type running struct {
 
 	store     *store.Bolt
 	stack     *netstack.Stack
+	sizes     *sizes
 	dev       *wg.Device
 	streams   *streamHost
 	certs     *certs.Manager // nil with TLS off
@@ -177,10 +178,13 @@ func (r *running) warn(msg string) {
 // openOverlay opens the edge's node: netstack, control listener, WireGuard.
 func (r *running) openOverlay(key keys.Private, settings store.Settings) (err error) {
 	r.overlay = settings.Overlay
-	r.stack, err = netstack.Open(netstack.Config{Addr: r.overlay.NodeAddr(edgeNode), TimeWait: timeWait, Logger: r.log})
+	r.sizes, err = openStack(netstack.Config{
+		Addr: r.overlay.NodeAddr(edgeNode), MTU: r.cfg.MTU, TimeWait: timeWait, Logger: r.log,
+	}, r.overlay)
 	if err != nil {
 		return err
 	}
+	r.stack = r.sizes.stack
 	r.opened(r.stack.Close)
 	// Before there are peers: agents that hear the edge's first handshake call
 	// at once.
@@ -199,7 +203,7 @@ func (r *running) openOverlay(key keys.Private, settings store.Settings) (err er
 	r.streams = newStreamHost(r.log)
 	r.opened(r.streams.close)
 	bind := wg.Join(r.streams.streams, udp...)
-	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: bind, Logger: r.log, Sent: r.stack.Sent})
+	r.dev, err = wg.Open(wg.Config{Key: key, Tun: r.stack.Device(), Bind: bind, Logger: r.log, Sent: r.stack.Sent, Probes: r.sizes.prober})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("listen on UDP %s for WireGuard: another program has this port; stop it, or choose another with --listen-wg", joined(addrs))
 	}

@@ -398,6 +398,11 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 		r.front.RestartNode(from)
 	}
 	defer func() { r.sessions.end(s, time.Now()) }()
+	endSizing, err := r.sizes.begin(from)
+	if err != nil {
+		return err
+	}
+	defer endSizing()
 	r.log.Info("agent connected", "agent", node.Name)
 	err = r.host.run(ctx, s, node, stream)
 	r.log.Info("agent disconnected", "agent", node.Name)

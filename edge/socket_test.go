@@ -34,10 +34,12 @@ func openDir(t *testing.T) *statedir.Dir {
 type someFacts struct {
 	since time.Time
 	peers map[keys.Public]wg.PeerStatus
+	size  int
 }
 
 func (someFacts) appliedRevision(context.Context, store.Revision) error { return nil }
 func (f someFacts) agentState(tunnel.NodeID) (bool, time.Time)          { return true, f.since }
+func (f someFacts) mtu(tunnel.NodeID) int                               { return f.size }
 func (f someFacts) peerStates() (map[keys.Public]wg.PeerStatus, error)  { return f.peers, nil }
 
 // serveAdmin serves w's admin on the socket of a new state directory.
@@ -67,7 +69,7 @@ func TestAdminOverSocket(t *testing.T) {
 	w.publish(node, web(1, "app"), tcp(2, "ssh", 20000))
 	w.publish(node, web(1, "app"))
 	key := w.snap().nodes[node].Value.Key
-	w.admin.live = someFacts{since: w.now, peers: map[keys.Public]wg.PeerStatus{key: {Key: key, RxBytes: 11, TxBytes: 22}}}
+	w.admin.live = someFacts{since: w.now, size: 1436, peers: map[keys.Public]wg.PeerStatus{key: {Key: key, RxBytes: 11, TxBytes: 22}}}
 	ctx := t.Context()
 	a, err := OpenAdmin(ctx, serveAdmin(t, w))
 	if err != nil {
@@ -88,7 +90,7 @@ func TestAdminOverSocket(t *testing.T) {
 	if err != nil || len(agents) != 1 {
 		t.Fatalf("agents %+v, %v", agents, err)
 	}
-	if g := agents[0]; g.Name != "laptop" || g.State != StateUp || !g.Since.Equal(w.now) || g.Rx != 11 || g.Tx != 22 || g.Tunnels != 1 {
+	if g := agents[0]; g.Name != "laptop" || g.State != StateUp || !g.Since.Equal(w.now) || g.MTU != 1436 || g.Rx != 11 || g.Tx != 22 || g.Tunnels != 1 {
 		t.Errorf("agent %+v", g)
 	}
 	tunnels, err := a.Tunnels(ctx)

@@ -35,8 +35,11 @@ const (
 // link is the two-faced heart of the package: gVisor's link endpoint and
 // wireguard-go's TUN device.
 type link struct {
-	mtu    uint32
+	mtu    uint32 // of the network interface that the stack sees
+	limit  int    // of packets on paths of which nothing else is known, in bytes
+	paths  paths
 	queue  *queue
+	probes func(packet []byte) // may be nil
 	logger *slog.Logger
 
 	dispatcher atomic.Pointer[dispatcher]
@@ -52,6 +55,9 @@ type link struct {
 
 	resets resets // RSTs that the stack sent
 
+	timeouts *tcpip.StatCounter // of TCP's retransmission timers; set before the first packet
+	timedOut atomic.Uint64      // of them, those that a path was told of
+
 	filtered atomic.Uint64 // inbound packets that admit refused
 	uncut    atomic.Uint64 // outbound packets that could not be emitted
 }
@@ -65,14 +71,18 @@ var (
 	_ tun.Device         = device{}
 )
 
-func newLink(mtu int, logger *slog.Logger) *link {
-	return &link{
-		mtu:    uint32(mtu),
+func newLink(mtu int, probes func([]byte), logger *slog.Logger) *link {
+	l := &link{
+		mtu:    uint32(max(mtu, header.IPv6MinimumMTU)),
+		limit:  mtu,
 		queue:  newQueue(),
+		probes: probes,
 		logger: logger,
 		landed: make(chan struct{}, 1),
 		events: make(chan tun.Event),
 	}
+	l.paths.unknown.limit = mtu
+	return l
 }
 
 // sent reports that n packets that Read returned have left. It may be called
@@ -119,6 +129,7 @@ func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			l.uncut.Add(1)
 			l.logger.Error("packet dropped on its way to WireGuard", "err", err)
 		}
+		p.path.left(sizes[n : n+k])
 		n += k
 		p.pkt.DecRef()
 		l.pieces[i] = piece{}
@@ -155,6 +166,13 @@ func (l *link) Write(bufs [][]byte, offset int) (int, error) {
 		return 0, os.ErrClosed
 	}
 	for i := 0; i < len(bufs); {
+		if isProbe(bufs[i][offset:]) {
+			if l.probes != nil {
+				l.probes(bufs[i][offset:])
+			}
+			i++
+			continue
+		}
 		if !admit(bufs[i][offset:]) {
 			l.filtered.Add(1)
 			i++
@@ -190,8 +208,11 @@ func (l *link) Events() <-chan tun.Event { return l.events }
 // signatures than gVisor gives them.
 type device struct{ *link }
 
-// MTU implements tun.Device: the size of the largest packet, in bytes.
-func (d device) MTU() (int, error) { return int(d.mtu), nil }
+// MTU implements tun.Device: the size of the largest packet, in bytes, on paths
+// of which nothing else is known. WireGuard pads packets to a multiple of 16
+// bytes, but not beyond it; of larger ones, what goes beyond a multiple of it
+// (calculatePaddingSize in device/send.go).
+func (d device) MTU() (int, error) { return d.limit, nil }
 
 // Close implements tun.Device. It ends the link for good: the stack above
 // stays, and what it sends is refused.
@@ -212,7 +233,14 @@ func (l *link) shut() {
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for i, pkt := range pkts.AsSlice() {
 		l.resets.sent(pkt)
-		if err := l.queue.push(pkt); err != nil {
+		path := l.paths.of(pkt)
+		// A timer that expires counts itself and then sends, so this packet is
+		// most likely the one that is sent again.
+		if n := l.timeouts.Value(); l.timedOut.Load() != n {
+			l.timedOut.Store(n)
+			path.timedOut()
+		}
+		if err := l.queue.push(pkt, path); err != nil {
 			return i, err
 		}
 	}
@@ -223,7 +251,8 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 func (l *link) MTU() uint32 { return l.mtu }
 
 // SetMTU implements stack.LinkEndpoint. The MTU is constant: connections
-// learn their segment size from it once.
+// learn their segment size from it once. What a path takes at the moment is
+// [Path]'s to know.
 func (l *link) SetMTU(uint32) {}
 
 // MaxHeaderLength implements stack.LinkEndpoint: there is no link header.

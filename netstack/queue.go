@@ -34,20 +34,33 @@ const (
 	urgentMost  = 1024
 )
 
-// A piece is a run of segments of one queued packet that one Read emits.
-// It owns a reference to the packet.
+// A piece is a part of one queued packet that one Read emits, as packets of
+// their own. It owns a reference to the packet.
 type piece struct {
 	pkt   *stack.PacketBuffer
-	first int // index of the first segment
-	count int // how many segments
-	total int // how many segments the packet has
+	path  *Path
+	start int // where the first of them begins, in bytes of the packet's payload
+	step  int // bytes of payload in each but the packet's last; 0: it leaves whole
+	count int // how many they are
 }
 
-// queued is a packet and how far it was emitted.
+// queued is a packet, the way that it goes, and how far it was emitted.
 type queued struct {
 	pkt  *stack.PacketBuffer
-	next int // first segment not yet emitted
-	segs int
+	path *Path
+	next int // bytes of payload emitted
+}
+
+// cut is how the rest of the packet is cut at this moment: the payload of each
+// packet, 0 for a packet that leaves whole, and their number. The path may have
+// another size at the next call.
+func (q *queued) cut() (step, count int) {
+	if q.pkt.GSOOptions.Type == stack.GSONone {
+		return 0, 1
+	}
+	step = q.path.payload(headersOf(q.pkt), int(q.pkt.GSOOptions.MSS))
+	rest := q.pkt.Data().Size() - q.next
+	return step, max(1, (rest+step-1)/step) // an ACK has no payload
 }
 
 // flow is one bucket's packets, oldest first.
@@ -124,15 +137,14 @@ func newQueue() *queue {
 	return &queue{wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
-// push queues one packet, taking a reference of its own.
-func (q *queue) push(pkt *stack.PacketBuffer) tcpip.Error {
-	segs := segments(pkt)
+// push queues one packet that goes the given way, taking a reference of its own.
+func (q *queue) push(pkt *stack.PacketBuffer, path *Path) tcpip.Error {
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
 		return &tcpip.ErrClosedForSend{}
 	}
-	item := queued{pkt: pkt, segs: segs}
+	item := queued{pkt: pkt, path: path}
 	f, most := &q.urgent, urgentMost
 	if pkt.Hash != 0 {
 		f, most = &q.flows[pkt.Hash%flowBuckets], math.MaxInt
@@ -160,12 +172,12 @@ func (q *queue) push(pkt *stack.PacketBuffer) tcpip.Error {
 	return nil
 }
 
-// take appends to dst the next at most max segments, in the order to send.
+// take appends to dst the next at most max packets, in the order to send.
 func (q *queue) take(dst []piece, max int) []piece {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for n := 0; n < urgentShare && max > 0 && !q.urgent.empty(); n++ {
-		p, _ := takeFrom(&q.urgent, max)
+		p, _ := takeFrom(&q.urgent, max, math.MaxInt)
 		dst = append(dst, p)
 		max -= p.count
 	}
@@ -179,7 +191,7 @@ func (q *queue) take(dst []piece, max int) []piece {
 			break
 		}
 		for max > 0 && !f.empty() && f.deficit > 0 {
-			p, size := takeFrom(f, min(max, segmentsWithin(f, f.deficit)))
+			p, size := takeFrom(f, max, f.deficit)
 			dst = append(dst, p)
 			max -= p.count
 			f.deficit -= size
@@ -204,27 +216,21 @@ func (q *queue) take(dst []piece, max int) []piece {
 	return dst
 }
 
-// segmentsWithin is how many segments of the flow's oldest packet fit
-// budget bytes, at least one.
-func segmentsWithin(f *flow, budget int) int {
+// takeFrom takes of the flow's oldest packet up to max packets and budget
+// bytes, at least one, and tells about how many bytes they have.
+func takeFrom(f *flow, max, budget int) (piece, int) {
 	it := &f.pkts[f.head]
-	if it.segs == 1 {
-		return 1
-	}
-	return max(1, budget/int(it.pkt.GSOOptions.MSS))
-}
-
-// takeFrom takes up to max segments of the flow's oldest packet and tells
-// about how many bytes they have.
-func takeFrom(f *flow, max int) (piece, int) {
-	it := &f.pkts[f.head]
-	p := piece{pkt: it.pkt, first: it.next, count: min(max, it.segs-it.next), total: it.segs}
+	step, count := it.cut()
+	p := piece{pkt: it.pkt, path: it.path, start: it.next, step: step, count: count}
 	size := it.pkt.Size()
-	if it.segs > 1 {
-		size = p.count * int(it.pkt.GSOOptions.MSS)
+	if count > 1 {
+		if p.count = min(count, max, budget/step); p.count == 0 {
+			p.count = 1
+		}
+		size = p.count * step
 	}
-	it.next += p.count
-	if it.next == it.segs {
+	it.next += p.count * step
+	if p.count == count {
 		f.pop() // the piece has the queue's reference
 	} else {
 		it.pkt.IncRef()

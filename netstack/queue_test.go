@@ -13,6 +13,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
+// anyPath is one that leaves the size of packets to TCP.
+var anyPath = &Path{limit: MaxMTU}
+
 // A flow that sends a packet now and then waits behind no more than the turn
 // that is under way, however many bulk flows there are.
 func TestSparseFlowGoesFirst(t *testing.T) {
@@ -24,7 +27,7 @@ func TestSparseFlowGoesFirst(t *testing.T) {
 		p.payload = make([]byte, payload)
 		pkt := super(p, 1348, rng)
 		pkt.Hash = hash
-		if err := q.push(pkt); err != nil {
+		if err := q.push(pkt, anyPath); err != nil {
 			t.Fatal(err)
 		}
 		pkt.DecRef()
@@ -74,7 +77,7 @@ func TestQueueKeepsEachFlowInOrder(t *testing.T) {
 	next, seen := map[uint32]uint32{}, map[uint32]uint32{}
 	drain := func(max int) {
 		for _, p := range q.take(nil, max) {
-			seq := header.TCP(p.pkt.TransportHeader().Slice()).SequenceNumber()*1000 + uint32(p.first)
+			seq := header.TCP(p.pkt.TransportHeader().Slice()).SequenceNumber()<<16 + uint32(p.start)
 			if last, ok := seen[p.pkt.Hash]; ok && seq <= last {
 				t.Fatalf("flow %d: %d after %d", p.pkt.Hash, seq, last)
 			}
@@ -89,7 +92,7 @@ func TestQueueKeepsEachFlowInOrder(t *testing.T) {
 		p.seq = next[hash]
 		pkt := super(p, 1348, rng)
 		pkt.Hash = hash
-		if err := q.push(pkt); err != nil {
+		if err := q.push(pkt, anyPath); err != nil {
 			t.Fatal(err)
 		}
 		pkt.DecRef()
@@ -113,7 +116,7 @@ func TestQueueBoundsWhatIsNotTCP(t *testing.T) {
 	for range flowLossy + 10 {
 		pkt := super(randomPacket(rng, 10), 1348, rng)
 		pkt.Hash, pkt.TransportProtocolNumber = 7, header.UDPProtocolNumber
-		if err := q.push(pkt); err != nil {
+		if err := q.push(pkt, anyPath); err != nil {
 			if _, ok := err.(*tcpip.ErrNoBufferSpace); !ok {
 				t.Fatal(err)
 			}
@@ -171,7 +174,7 @@ func TestPacketsWithoutAFlowHaveAShare(t *testing.T) {
 	push := func(hash uint32) {
 		pkt := super(randomPacket(rng, 0), 1320, rng)
 		pkt.Hash = hash
-		if err := q.push(pkt); err != nil {
+		if err := q.push(pkt, anyPath); err != nil {
 			refused++
 		}
 		pkt.DecRef()

@@ -16,15 +16,9 @@ import (
 // packets that are not cut here.
 const maxHeaders = header.IPv6MinimumSize + header.TCPHeaderMaximumSize
 
-// segments is the number of packets that the wire sees for pkt: more than
-// one for a TCP segment that the stack left to us to cut (host GSO).
-func segments(pkt *stack.PacketBuffer) int {
-	mss := int(pkt.GSOOptions.MSS)
-	if pkt.GSOOptions.Type == stack.GSONone || mss == 0 {
-		return 1
-	}
-	n := (pkt.Data().Size() + mss - 1) / mss
-	return max(n, 1) // an ACK carries GSO options and no payload
+// headersOf is how many bytes of headers each packet has that pkt is cut into.
+func headersOf(pkt *stack.PacketBuffer) int {
+	return len(pkt.NetworkHeader().Slice()) + len(pkt.TransportHeader().Slice())
 }
 
 // emit writes the packets of p to bufs, each at offset, and their lengths to
@@ -32,7 +26,7 @@ func segments(pkt *stack.PacketBuffer) int {
 // not fit its buffer.
 func emit(p piece, bufs [][]byte, sizes []int, offset int) (int, error) {
 	r := newPacketReader(p.pkt)
-	if p.pkt.GSOOptions.Type == stack.GSONone {
+	if p.step == 0 {
 		n, err := r.whole(bufs[0][offset:])
 		if err != nil {
 			return 0, err
@@ -43,7 +37,7 @@ func emit(p piece, bufs [][]byte, sizes []int, offset int) (int, error) {
 	return emitTCP(p, &r, bufs, sizes, offset)
 }
 
-// emitTCP cuts a TCP segment into packets of at most MSS payload bytes, as a
+// emitTCP cuts a TCP segment into packets of at most p.step payload bytes, as a
 // network card would (Linux: tcp_gso_segment in net/ipv4/tcp_offload.c): the
 // sequence number moves on, FIN and PSH stay on the last, CWR on the first,
 // and each gets its own length and checksum. The stack left a partial
@@ -51,7 +45,7 @@ func emit(p piece, bufs [][]byte, sizes []int, offset int) (int, error) {
 // too.
 func emitTCP(p piece, r *packetReader, bufs [][]byte, sizes []int, offset int) (int, error) {
 	var room [maxHeaders]byte
-	hdrLen := len(p.pkt.NetworkHeader().Slice()) + len(p.pkt.TransportHeader().Slice())
+	hdrLen := headersOf(p.pkt)
 	if hdrLen > maxHeaders {
 		return 0, fmt.Errorf("cut a TCP segment: headers of %d bytes", hdrLen)
 	}
@@ -61,28 +55,23 @@ func emitTCP(p piece, r *packetReader, bufs [][]byte, sizes []int, offset int) (
 	tcp := header.TCP(hdr[header.IPv6MinimumSize:])
 	tcpLen := hdrLen - header.IPv6MinimumSize
 	payload := p.pkt.Data().Size()
-	mss := int(p.pkt.GSOOptions.MSS)
-	if p.total == 1 {
-		mss = payload
-	}
 	seq := tcp.SequenceNumber()
 	flags := tcp.Flags()
 	addrs := checksum.Checksum(hdr[8:40], uint16(header.TCPProtocolNumber))
 
-	r.skip(p.first * mss)
+	r.skip(p.start)
 	for i := range p.count {
-		index := p.first + i
-		start := index * mss
-		n := min(mss, payload-start)
+		start := p.start + i*p.step
+		n := min(p.step, payload-start)
 		buf := bufs[i][offset:]
 		if len(buf) < hdrLen+n {
 			return i, fmt.Errorf("cut a TCP segment: %d bytes do not fit a buffer of %d", hdrLen+n, len(buf))
 		}
 		f := flags
-		if index != 0 {
+		if start != 0 {
 			f &^= header.TCPFlagCwr
 		}
-		if index != p.total-1 {
+		if start+n != payload {
 			f &^= header.TCPFlagFin | header.TCPFlagPsh
 		}
 		ip.SetPayloadLength(uint16(tcpLen + n))

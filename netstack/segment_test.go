@@ -128,7 +128,7 @@ func TestCutAgreesWithReference(t *testing.T) {
 
 		q := newQueue()
 		pkt := super(p, mss, rng)
-		if err := q.push(pkt); err != nil {
+		if err := q.push(pkt, anyPath); err != nil {
 			t.Fatal(err)
 		}
 		pkt.DecRef()
@@ -173,7 +173,8 @@ func TestEmitRefusesASmallBuffer(t *testing.T) {
 	for i := range bufs {
 		bufs[i] = make([]byte, 50)
 	}
-	if _, err := emit(piece{pkt: pkt, count: segments(pkt), total: segments(pkt)}, bufs, sizes, 0); err == nil {
+	step, count := (&queued{pkt: pkt, path: anyPath}).cut()
+	if _, err := emit(piece{pkt: pkt, step: step, count: count}, bufs, sizes, 0); err == nil {
 		t.Fatal("a packet larger than its buffer was emitted")
 	}
 }

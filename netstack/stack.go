@@ -35,9 +35,14 @@ const (
 
 	keepaliveEvery = time.Minute
 
-	// maxMTU is the largest packet that WireGuard's 32 bytes and padding to
+	// MinMTU is the size that every path has to take: within WireGuard, UDP
+	// and IPv6 it fits the 1,280 bytes that every link that carries IPv6 takes
+	// (RFC 8200, section 5). gVisor's IPv6 does not work below 1280, so its
+	// segments are cut smaller by the link.
+	MinMTU = 1200
+	// MaxMTU is the largest packet that WireGuard's 32 bytes and padding to
 	// 16 leave room for in a UDP datagram over IPv4 (65,507 bytes).
-	maxMTU = 65472
+	MaxMTU = 65472
 )
 
 // Config says what stack to open.
@@ -45,9 +50,14 @@ type Config struct {
 	// Addr is the node's own address: where ListenTCP listens, and the
 	// source of dials that name none.
 	Addr netip.Addr
-	// MTU is the size of the largest packet, in bytes, at least 1280, below
-	// which gVisor's IPv6 does not work. Zero means DefaultMTU.
+	// MTU is the size of the largest packet, in bytes, to wherever no [Path]
+	// says otherwise, MinMTU–MaxMTU. Zero means DefaultMTU.
 	MTU int
+	// Probes, if not nil, gets the packets that ask how large packets may be,
+	// and the answers to them (package pathmtu): the stack has no use for them.
+	// It is called on the receive path, so it must not block, and must not keep
+	// the packet.
+	Probes func(packet []byte)
 	// TimeWait is how long a closed connection's addresses and ports stay
 	// taken on the side that closed first. Zero means 1 s: a quiet overlay
 	// path holds no packet for longer, and the kernel's minute would cap
@@ -75,8 +85,8 @@ func (c Config) Validate() error {
 	if !c.Addr.Is6() || c.Addr.Is4In6() || c.Addr.Zone() != "" {
 		return fmt.Errorf("netstack: the node's address %v is not an IPv6 address", c.Addr)
 	}
-	if c.MTU != 0 && (c.MTU < header.IPv6MinimumMTU || c.MTU > maxMTU) {
-		return fmt.Errorf("netstack: MTU %d is outside %d–%d", c.MTU, header.IPv6MinimumMTU, maxMTU)
+	if c.MTU != 0 && (c.MTU < MinMTU || c.MTU > MaxMTU) {
+		return fmt.Errorf("netstack: MTU %d is outside %d–%d", c.MTU, MinMTU, MaxMTU)
 	}
 	if c.TimeWait < 0 || c.Silence < 0 {
 		return errors.New("netstack: a duration is negative")
@@ -116,7 +126,7 @@ func Open(cfg Config) (*Stack, error) {
 	s := &Stack{
 		addr:    cfg.Addr,
 		silence: cfg.Silence,
-		link:    newLink(cfg.MTU, cfg.Logger),
+		link:    newLink(cfg.MTU, cfg.Probes, cfg.Logger),
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocolWithOptions(ipv6.Options{})},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol6},
@@ -124,6 +134,7 @@ func Open(cfg Config) (*Stack, error) {
 			Clock:              cfg.clock,
 		}),
 	}
+	s.link.timeouts = s.stack.Stats().TCP.Timeouts
 	if err := s.setUp(cfg); err != nil {
 		s.Close()
 		return nil, err

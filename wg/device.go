@@ -34,6 +34,9 @@ type Config struct {
 	// packets that are under way. Packets for which there is no peer or no
 	// session are not told. It must not block.
 	Sent func(packets int)
+	// Probes, if not nil, are those of Tun's packets that find out how large
+	// packets may be.
+	Probes Probes
 }
 
 // Peer is what is configured about a peer.
@@ -88,6 +91,12 @@ func Open(cfg Config) (*Device, error) {
 		b.setLogger(cfg.Logger)
 	}
 	in := newInbound()
+	inner := tun.Device(inboundTun{cfg.Tun, in})
+	if b, ok := cfg.Bind.(interface{ setWhole(*whole) }); ok && cfg.Probes != nil {
+		w := &whole{probes: cfg.Probes}
+		b.setWhole(w)
+		inner = wholeTun{inner, w}
+	}
 	bind := conn.Bind(inboundBind{cfg.Bind, in})
 	if cfg.Sent != nil {
 		bind = sentBind{bind, cfg.Sent}
@@ -97,7 +106,7 @@ func Open(cfg Config) (*Device, error) {
 	// call it as well; the caller has the error.
 	log.quiet.Store(true)
 	d := &Device{
-		dev:    device.NewDevice(inboundTun{cfg.Tun, in}, bind, log.logger()),
+		dev:    device.NewDevice(inner, bind, log.logger()),
 		peers:  make(map[keys.Public]Peer),
 		owners: make(map[netip.Prefix]keys.Public),
 	}

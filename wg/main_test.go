@@ -123,10 +123,17 @@ func openNode(t testing.TB, id byte, bind *UDPBind, wrapped conn.Bind, key keys.
 // openNodeOn is openNode with a TUN device.
 func openNodeOn(t testing.TB, tun *fakeTun, id byte, bind *UDPBind, wrapped conn.Bind, key keys.Private) *node {
 	t.Helper()
-	n := &node{key: key, pub: key.Public(), tun: tun, bind: bind}
+	return openNodeWith(t, Config{Key: key, Tun: tun, Bind: wrapped}, id, tun, bind)
+}
+
+// openNodeWith is openNode with a configuration, to which the logger is added.
+func openNodeWith(t testing.TB, cfg Config, id byte, tun *fakeTun, bind *UDPBind) *node {
+	t.Helper()
+	n := &node{key: cfg.Key, pub: cfg.Key.Public(), tun: tun, bind: bind}
 	n.addr = netip.AddrFrom16([16]byte{0: 0xfd, 15: id})
+	cfg.Logger = testLogger(t)
 	var err error
-	n.Device, err = Open(Config{Key: key, Tun: n.tun, Bind: wrapped, Logger: testLogger(t)})
+	n.Device, err = Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -257,6 +257,12 @@ func (p *Paths) setLogger(log *slog.Logger) {
 	}
 }
 
+func (p *Paths) setWhole(w *whole) {
+	for _, u := range p.udp {
+		u.setWhole(w)
+	}
+}
+
 // isInitiation tells the first message of a handshake.
 func isInitiation(p []byte) bool {
 	return len(p) == device.MessageInitiationSize && binary.LittleEndian.Uint32(p) == device.MessageInitiationType

@@ -86,6 +86,7 @@ func (t *tx) send(bufs [][]byte, ep *Endpoint) error {
 				t.sock.bind.logger().Info("a network device refuses segmentation offload; sending one datagram at a time", "err", errno)
 			} else {
 				ep.limitSegments(len(failed[0]))
+				t.sock.bind.whole.Load().suspect(len(failed[0]))
 			}
 			gso = false // for the rest of this batch
 			bufs = failed

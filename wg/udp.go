@@ -56,7 +56,8 @@ type UDPBind struct {
 	opts     UDPOptions
 	log      atomic.Pointer[slog.Logger]
 	warnings *rate.Limiter
-	hint     sync.Once // about small buffers
+	hint     sync.Once             // about small buffers
+	whole    atomic.Pointer[whole] // nil: any datagram may be fragmented
 
 	open atomic.Pointer[sockets] // nil while closed; replaced by Open and Close alone
 	mu   sync.Mutex              // serialises Open, Close and SetMark
@@ -231,7 +232,11 @@ func (b *UDPBind) Send(bufs [][]byte, endpoint conn.Endpoint) error {
 	if socket == nil {
 		return fmt.Errorf("send to %v: there is no socket of its address family: %w", ep.dst, syscall.EAFNOSUPPORT)
 	}
-	return socket.send(bufs, ep)
+	w := b.whole.Load()
+	if w == nil {
+		return socket.send(bufs, ep)
+	}
+	return w.send(socket, bufs, ep)
 }
 
 // Close implements conn.Bind. The receive functions of the last Open return
@@ -309,6 +314,8 @@ func (s *sockets) port() uint16 {
 
 // setLogger gives the bind its device's logger, unless it has one.
 func (b *UDPBind) setLogger(log *slog.Logger) { b.log.CompareAndSwap(nil, log) }
+
+func (b *UDPBind) setWhole(w *whole) { b.whole.Store(w) }
 
 func (b *UDPBind) logger() *slog.Logger {
 	if log := b.log.Load(); log != nil {

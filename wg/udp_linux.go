@@ -45,6 +45,9 @@ type socket struct {
 
 	rx rx
 	tx sync.Pool // of *tx
+	// fragments is held for reading while datagrams are sent that may be
+	// fragmented, and for writing while one that may not.
+	fragments sync.RWMutex
 	// gso is false when super-datagrams are not to be sent, by option, by
 	// the kernel's age, or since a device refused.
 	gso atomic.Bool
@@ -116,6 +119,27 @@ func (s *socket) smallestBuffer() int {
 		return 0
 	}
 	return smallest
+}
+
+// setDontFragment forbids or allows fragments. Forbidden are those that routers
+// make and those that this machine makes, of packets that are larger than the
+// interface takes or, as somebody may have told it in a forged ICMP message, the
+// path (ip(7), IP_MTU_DISCOVER; RFC 8899, section 4.6.1).
+func (s *socket) setDontFragment(on bool) error {
+	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_WANT
+	if on {
+		value = unix.IP_PMTUDISC_PROBE
+	}
+	if s.v6 { // the values are the same
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+	}
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), level, option, value)
+	}); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 func (s *socket) port() uint16 { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port() }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
+	"syscall"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
@@ -17,14 +19,23 @@ const batchSize = 1
 // datagram with each call.
 type socket struct {
 	conn  *net.UDPConn
+	raw   syscall.RawConn
+	v6    bool
 	cache endpointCache
+	// fragments is held for reading while datagrams are sent that may be
+	// fragmented, and for writing while one that may not.
+	fragments sync.RWMutex
 }
 
-func (b *UDPBind) wrap(c *net.UDPConn, _ bool) (*socket, error) {
+func (b *UDPBind) wrap(c *net.UDPConn, v6 bool) (*socket, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
 	// The system may allow less, and there is no way around that.
 	_ = c.SetReadBuffer(wantBuffer)
 	_ = c.SetWriteBuffer(wantBuffer)
-	return &socket{conn: c, cache: endpointCache{via: b}}, nil
+	return &socket{conn: c, raw: raw, v6: v6, cache: endpointCache{via: b}}, nil
 }
 
 // configure has nothing to prepare before a socket is bound.

@@ -55,7 +55,7 @@ the same token.`,
 			joined, err := agent.Join(ctx, dir, invite, agent.JoinOptions{
 				Name:    name,
 				Version: buildVersion(),
-				Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy},
+				Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy, MTU: cfg.MTU},
 				Logger:  a.logger(cfg.LogLevel, cfg.LogFormat),
 			})
 			if err != nil {

@@ -78,7 +78,7 @@ func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
 		Dir:     s.dir,
 		Tunnels: s.specs,
 		Keep:    s.keep,
-		Reach:   agent.Reach{Transport: s.cfg.Transport, Proxy: s.cfg.Proxy},
+		Reach:   agent.Reach{Transport: s.cfg.Transport, Proxy: s.cfg.Proxy, MTU: s.cfg.MTU},
 		Inspect: inspectOf(s.cfg),
 		Version: buildVersion(),
 		Certificates: agent.Certificates{

@@ -67,9 +67,13 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 	}
 	var links [][]string
 	for _, l := range s.Links {
-		links = append(links, []string{l.Edge, l.State, short(now.Sub(l.Since)), l.Transport, latency(l.Latency), l.Reason})
+		mtu := ""
+		if l.MTU != 0 {
+			mtu = strconv.Itoa(l.MTU)
+		}
+		links = append(links, []string{l.Edge, l.State, short(now.Sub(l.Since)), l.Transport, mtu, latency(l.Latency), l.Reason})
 	}
-	if err := a.section([]string{"EDGE", "LINK", "FOR", "TRANSPORT", "LATENCY", "REASON"}, links); err != nil {
+	if err := a.section([]string{"EDGE", "LINK", "FOR", "TRANSPORT", "MTU", "LATENCY", "REASON"}, links); err != nil {
 		return err
 	}
 	var tunnels [][]string

@@ -246,6 +246,19 @@ func (p *Process) AwaitAfter(n int, what string, match func(Event) bool) (found 
 	return found
 }
 
+// NoEventAfter fails the test if one of the events that came so far, without the
+// first n, matches.
+func (p *Process) NoEventAfter(n int, what string, match func(Event) bool) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events[n:] {
+		if match(e) {
+			p.t.Errorf("%s: %s: %+v", p.name, what, e)
+		}
+	}
+}
+
 // AwaitLog waits until cond is true of all that the program wrote to standard
 // error.
 func (p *Process) AwaitLog(what string, cond func(log string) bool) {
