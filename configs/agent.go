@@ -36,6 +36,33 @@ type Agent struct {
 
 const tunnelsKey = "tunnels"
 
+// Differences are the keys of settings, tunnels aside, that are not the same.
+func Differences(a, b Agent) []string {
+	var keys []string
+	for _, s := range []struct {
+		key  string
+		same bool
+	}{
+		{"state", a.State == b.State},
+		{"transport", a.Transport == b.Transport},
+		{"proxy", a.Proxy == b.Proxy},
+		{"certificates", a.Certificates == b.Certificates},
+		{"acme_email", a.ACMEEmail == b.ACMEEmail},
+		{"acme_ca", a.ACMECA == b.ACMECA},
+		{"acme_root", a.ACMERoot == b.ACMERoot},
+		{"inspect", a.Inspect == b.Inspect},
+		{"web_addr", a.WebAddr == b.WebAddr},
+		{"inspect_unmask", a.Unmask == b.Unmask},
+		{"log_level", a.LogLevel == b.LogLevel},
+		{"log_format", a.LogFormat == b.LogFormat},
+	} {
+		if !s.same {
+			keys = append(keys, s.key)
+		}
+	}
+	return keys
+}
+
 func agentSettings() []setting {
 	return []setting{
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},

@@ -352,3 +352,25 @@ func TestPlaceOfAWrongValue(t *testing.T) {
 		})
 	}
 }
+
+// TestDifferences: whatever the settings of an agent are, each is looked at.
+func TestDifferences(t *testing.T) {
+	isolate(t)
+	before, err := LoadAgent(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := Differences(before, before); len(keys) > 0 {
+		t.Errorf("%v differ from themselves", keys)
+	}
+	for _, s := range agentSettings() {
+		value, _, _ := three(s.key)
+		after, err := LoadAgent(flagSet(t, AgentFlags, "--"+s.flag()+"="+value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys := Differences(before, after); len(keys) != 1 || keys[0] != s.key {
+			t.Errorf("%s is another, and %v differ", s.key, keys)
+		}
+	}
+}

@@ -46,11 +46,12 @@ func (c Credential) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }
 // LogValue is String.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Policy is the tunnel's policy with hashed passwords; nil when it has none.
-func (t Tunnel) Policy() (*tunnel.Policy, error) {
+// Policy is the tunnel's policy with passwords hashed by hash, such as
+// Credential.Hash; nil when it has none.
+func (t Tunnel) Policy(hash func(Credential) (tunnel.Credential, error)) (*tunnel.Policy, error) {
 	p := &tunnel.Policy{Allow: t.CIDRAllow, Deny: t.CIDRDeny, RequestHeader: t.RequestHeader, ResponseHeader: t.ResponseHeader}
 	for _, c := range t.BasicAuth {
-		hashed, err := c.Hash()
+		hashed, err := hash(c)
 		if err != nil {
 			return nil, err
 		}

@@ -80,6 +80,13 @@ func (s *system) share(settings string, tunnels ...share) {
 // configure writes the agent's config file.
 func (s *system) configure(settings string, tunnels ...share) {
 	s.t.Helper()
+	if err := os.WriteFile(s.configFile(), []byte(configText(settings, tunnels...)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// configText is a config file.
+func configText(settings string, tunnels ...share) string {
 	var config strings.Builder
 	config.WriteString(settings)
 	config.WriteString("tunnels:\n")
@@ -89,9 +96,7 @@ func (s *system) configure(settings string, tunnels ...share) {
 			fmt.Fprintf(&config, "    %s\n", strings.TrimSpace(line))
 		}
 	}
-	if err := os.WriteFile(s.configFile(), []byte(config.String()), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	return config.String()
 }
 
 func (s *system) edgeDir() string    { return filepath.Join(s.dir, "edge") }

@@ -43,7 +43,11 @@ func Unit(s Spec) (string, error) {
 
 	section("Service")
 	set("Type=notify", "NotifyAccess=main",
-		"ExecStart="+commandLine(s),
+		"ExecStart="+commandLine(s))
+	if s.Role == Agent {
+		set("ExecReload=/bin/kill -HUP $MAINPID") // it reads its file again
+	}
+	set(
 		// 2 is a wrong command line and 3 the edge's no: the next try will not
 		// end otherwise.
 		"Restart=on-failure", "RestartSec=5s", "RestartPreventExitStatus=2 3",

@@ -35,49 +35,70 @@ func parseTarget(name string, values map[string]string) (configs.Tunnel, []confi
 }
 
 // apps are the web servers of this process that tunnels lead to: folders and
-// apps. They listen where only this user can connect.
+// apps. They listen where only this user can connect. A folder has one server,
+// which tunnels that come later find again.
 type apps struct {
-	dir     string // of sockets; empty: none
+	ctx     context.Context // of the servers
 	cancel  context.CancelFunc
+	dir     string // of sockets; empty: none
+	via     map[site]string
 	servers errgroup.Group
 	folders []*static.Folder
 	log     *slog.Logger
 }
 
-// serveApps starts a server for each tunnel that needs one, and writes into specs
-// where it is. They live until end is called, whatever becomes of ctx: the drain
-// needs them.
-func serveApps(ctx context.Context, tunnels []configs.Tunnel, specs []agent.Tunnel, log *slog.Logger) (_ *apps, err error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a := &apps{cancel: cancel, log: log}
-	defer func() {
-		if err != nil {
-			a.end()
-		}
-	}()
+// site is what a server shows.
+type site struct {
+	folder string // "" for the echo app
+	static.Options
+}
+
+// newApps starts nothing. Servers live until end is called, whatever becomes of
+// ctx: the drain needs them.
+func newApps(ctx context.Context, log *slog.Logger) *apps {
+	a := &apps{via: make(map[site]string), log: log}
+	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return a
+}
+
+// serve starts a server for each tunnel that needs one, and writes into specs
+// where it is.
+func (a *apps) serve(tunnels []configs.Tunnel, specs []agent.Tunnel) error {
 	for i, t := range tunnels {
-		var handler http.Handler
-		switch {
-		case t.Folder != "":
-			folder, err := static.Open(t.Folder, static.Options{Listing: t.Listing == nil || *t.Listing, SPA: t.SPA})
-			if err != nil {
-				return nil, fmt.Errorf("share %s: %w", t.Upstream, err)
-			}
-			a.folders = append(a.folders, folder)
-			handler = folder
-		case t.Upstream == echoTarget:
-			handler = http.HandlerFunc(static.Echo)
-		default:
+		if t.Folder == "" && t.Upstream != echoTarget {
 			continue
 		}
-		listener, via, err := a.listen(ctx, i)
+		s := site{t.Folder, static.Options{Listing: t.Listing == nil || *t.Listing, SPA: t.SPA}}
+		via, err := a.find(s)
 		if err != nil {
-			return nil, fmt.Errorf("share %s: %w", t.Upstream, err)
+			return fmt.Errorf("share %s: %w", t.Upstream, err)
 		}
 		specs[i].Via = via
-		a.servers.Go(func() error { return serveHTTP(ctx, listener, handler) })
 	}
-	return a, nil
+	return nil
+}
+
+// find is where the site is served; it is from now on if it was not before.
+func (a *apps) find(s site) (string, error) {
+	if via, ok := a.via[s]; ok {
+		return via, nil
+	}
+	handler := http.Handler(http.HandlerFunc(static.Echo))
+	if s.folder != "" {
+		folder, err := static.Open(s.folder, s.Options)
+		if err != nil {
+			return "", err
+		}
+		a.folders = append(a.folders, folder)
+		handler = folder
+	}
+	listener, via, err := a.listen(a.ctx, len(a.via))
+	if err != nil {
+		return "", err
+	}
+	a.via[s] = via
+	a.servers.Go(func() error { return serveHTTP(a.ctx, listener, handler) })
+	return via, nil
 }
 
 // listen opens a socket in a private directory, or a port of this machine where

@@ -77,7 +77,7 @@ func startProcess(ts *testscript.TestScript, neg bool, args []string) {
 	p := &process{lines: make(chan string, 1000), done: make(chan error, 1), more: make(chan struct{})}
 	p.cmd = exec.Command("wgexpose", args[1:]...)
 	p.cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "WATCHDOG_USEC"} {
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "WGEXPOSE_WEB_ADDR", "NOTIFY_SOCKET", "WATCHDOG_USEC"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	p.cmd.Stderr = p

@@ -16,7 +16,15 @@ import (
 
 // share publishes tunnels until a signal, and prints what happens to them.
 func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, out output) error {
-	cfg, err := configs.LoadAgent(cmd.Flags())
+	return a.shareFrom(cmd, out, func() (configs.Agent, []configs.Tunnel, error) {
+		cfg, err := configs.LoadAgent(cmd.Flags())
+		return cfg, tunnels, err
+	}, false)
+}
+
+// shareFrom shares what load finds, with follow each time that the file changes.
+func (a *app) shareFrom(cmd *cobra.Command, out output, load loader, follow bool) error {
+	cfg, tunnels, err := load()
 	if err != nil {
 		return err
 	}
@@ -24,7 +32,8 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, out output) er
 	if err != nil {
 		return err
 	}
-	specs, err := agentTunnels(tunnels)
+	hashes := make(passwordHashes)
+	specs, err := agentTunnels(tunnels, hashes)
 	if err != nil {
 		return err
 	}
@@ -32,6 +41,15 @@ func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, out output) er
 	defer d.stop()
 	sh := &sharing{app: a, cfg: cfg, dir: dir, tunnels: tunnels, specs: specs, keep: len(tunnels) > 1 || cmd.Name() == "up"}
 	printer := newEventPrinter(a, out.json)
+	if follow {
+		sh.reload = &reload{load: load, cfg: cfg, tunnels: tunnels, hashes: hashes, end: d.interrupt, tell: func(e agent.Event) {
+			if out.json {
+				printer.print(e)
+			} else {
+				a.hint("%s", configLine(e))
+			}
+		}}
+	}
 	printer.alone = !sh.keep
 	printer.inspected = slices.ContainsFunc(specs, func(t agent.Tunnel) bool { return t.Kind == tunnel.HTTP && !t.Uninspected })
 	if !out.json && !out.plain && a.wantsScreen() {
@@ -58,7 +76,8 @@ type sharing struct {
 	dir     *statedir.Dir
 	tunnels []configs.Tunnel
 	specs   []agent.Tunnel
-	keep    bool // see agent.Config
+	keep    bool    // see agent.Config
+	reload  *reload // nil: the file is not looked at again
 }
 
 // run shares until ctx ends.
@@ -69,17 +88,24 @@ func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
 		return err
 	})
 	defer super.end()
-	apps, err := serveApps(ctx, s.tunnels, s.specs, log)
-	if err != nil {
+	apps := newApps(ctx, log)
+	defer apps.end() // visitors are served until they are gone
+	if err := apps.serve(s.tunnels, s.specs); err != nil {
 		return err
 	}
-	defer apps.end() // visitors are served until they are gone
+	var updates <-chan []agent.Tunnel
+	if s.reload != nil {
+		var stop func()
+		updates, stop = s.reload.follow(ctx, apps, log)
+		defer stop()
+	}
 	return agent.Run(ctx, agent.Config{
 		Dir:     s.dir,
 		Tunnels: s.specs,
 		Keep:    s.keep,
 		Reach:   agent.Reach{Transport: s.cfg.Transport, Proxy: s.cfg.Proxy, MTU: s.cfg.MTU},
 		Inspect: inspectOf(s.cfg),
+		Updates: updates,
 		Version: buildVersion(),
 		Certificates: agent.Certificates{
 			Mode: s.cfg.Certificates, Email: s.cfg.ACMEEmail, CA: s.cfg.ACMECA, CARoot: s.cfg.ACMERoot,
@@ -100,12 +126,27 @@ func inspectOf(cfg configs.Agent) agent.Inspect {
 	return agent.Inspect{Addr: cfg.WebAddr, Unmask: cfg.Unmask}
 }
 
+// passwordHashes are what has been hashed before: a hash is another one each time,
+// and slow.
+type passwordHashes map[configs.Credential]tunnel.Credential
+
+func (h passwordHashes) hash(c configs.Credential) (tunnel.Credential, error) {
+	if known, ok := h[c]; ok {
+		return known, nil
+	}
+	hashed, err := c.Hash()
+	if err == nil {
+		h[c] = hashed
+	}
+	return hashed, err
+}
+
 // agentTunnels turns settings into what the agent publishes. Passwords are
 // hashed here, before they leave the process.
-func agentTunnels(in []configs.Tunnel) ([]agent.Tunnel, error) {
+func agentTunnels(in []configs.Tunnel, hashes passwordHashes) ([]agent.Tunnel, error) {
 	out := make([]agent.Tunnel, len(in))
 	for i, t := range in {
-		policy, err := t.Policy()
+		policy, err := t.Policy(hashes.hash)
 		if err != nil {
 			return nil, err
 		}

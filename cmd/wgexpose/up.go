@@ -19,7 +19,11 @@ func (a *app) upCommand() *cobra.Command {
 		Aliases: []string{"start"},
 		Short:   "Share the tunnels of the config file",
 		Long: `Share all tunnels that the config file names, or only those given, until Ctrl-C.
-A tunnel that the edge refuses is shown with the reason, and the others go on.`,
+A tunnel that the edge refuses is shown with the reason, and the others go on.
+
+When the file changes, and on SIGHUP, tunnels that were added, removed or changed
+take effect, and the others keep their connections. A file with a mistake changes
+nothing. Other settings take effect at the next start.`,
 		Example: `  wgexpose up
   wgexpose up app ssh
   wgexpose up --config ./wgexpose.yml --json`,
@@ -31,30 +35,34 @@ A tunnel that the edge refuses is shown with the reason, and the others go on.`,
 			return names(cfg.Tunnels), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := configs.LoadAgent(cmd.Flags())
-			if err != nil {
-				return err
-			}
-			if len(cfg.Tunnels) == 0 {
-				if _, err := os.Stat(cfg.File); errors.Is(err, os.ErrNotExist) {
-					return fmt.Errorf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
-				}
-				return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
-			}
 			if all && len(args) > 0 {
 				return usagef("give names or --all, not both")
 			}
-			tunnels, err := pick(cfg.Tunnels, args)
-			if err != nil {
-				return err
-			}
-			return a.share(cmd, tunnels, out)
+			return a.shareFrom(cmd, out, func() (configs.Agent, []configs.Tunnel, error) {
+				cfg, err := configs.LoadAgent(cmd.Flags())
+				if err != nil {
+					return cfg, nil, err
+				}
+				if len(cfg.Tunnels) == 0 {
+					return cfg, nil, noTunnels(cfg)
+				}
+				tunnels, err := pick(cfg.Tunnels, args)
+				return cfg, tunnels, err
+			}, true)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&all, "all", false, "share all tunnels, as without names")
 	out.flags(cmd)
 	return cmd
+}
+
+// noTunnels says what to do about a file that shares nothing.
+func noTunnels(cfg configs.Agent) error {
+	if _, err := os.Stat(cfg.File); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
+	}
+	return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
 }
 
 // pick returns the tunnels with the given names, or all when there are none.

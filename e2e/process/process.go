@@ -297,6 +297,14 @@ func (p *Process) Interrupt() {
 	}
 }
 
+// Hangup sends SIGHUP.
+func (p *Process) Hangup() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		p.t.Errorf("SIGHUP for %s: %v", p.name, err)
+	}
+}
+
 // Kill ends the program at once, as kill -9 does.
 func (p *Process) Kill() {
 	p.t.Helper()
