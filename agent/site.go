@@ -29,6 +29,7 @@ func newSite(t *served) *site {
 		HostHeader:  t.HostHeader,
 		HTTP2:       t.UpstreamProtocol == tunnel.HTTP2,
 		Compression: t.Compression,
+		HSTS:        t.HSTS,
 		Logger:      log,
 	})}
 	s.server = proxy.NewServer(s, log)

@@ -157,6 +157,7 @@ func tunnelHelp(key string) string {
 		"host_header":            "http: sent to the upstream in place of the visitor's Host",
 		"upstream_protocol":      "http: what the upstream speaks; http2 for gRPC and its like",
 		"compression":            "http: compress texts for visitors that ask for it, where the upstream has not",
+		"hsts":                   "http: tell browsers to come over HTTPS alone for a year (Strict-Transport-Security), where the upstream says nothing of it",
 		"terminate_at":           "who ends TLS: the edge (http: unless it says otherwise), this agent with a certificate of its own, or the upstream itself (tls: unless it says otherwise)",
 		"proxy_protocol":         "tcp, tls: tell the upstream the visitor's address with a PROXY header",
 		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; true unless it says false",

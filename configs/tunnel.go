@@ -21,6 +21,7 @@ type Tunnel struct {
 	HostHeader        string // http: sent to the upstream in place of the visitor's
 	UpstreamProtocol  string // http: tunnel.HTTP2, or empty for HTTP/1.1
 	Compression       bool   // http: the edge compresses answers that the upstream did not
+	HSTS              bool   // http: browsers are told to come over HTTPS alone
 	TerminateAt       string // tls: tunnel.AtEdge, tunnel.AtAgent, or empty for the upstream; http: tunnel.AtAgent, or empty for the edge
 	ProxyProtocol     int    // tcp, tls: 1 or 2 for a PROXY header to the upstream, 0 for none
 	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
@@ -38,7 +39,7 @@ type Tunnel struct {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa", "inspect"}, policyKeys()...)
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "hsts", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa", "inspect"}, policyKeys()...)
 }
 
 // kindsOf tells to which kinds alone a key belongs; nil: to all.
@@ -46,7 +47,7 @@ func kindsOf(key string) []tunnel.Kind {
 	switch key {
 	case "url":
 		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
-	case "host_header", "upstream_protocol", "compression", "upstream_tls_verify", "listing", "spa", "inspect", "basic_auth",
+	case "host_header", "upstream_protocol", "compression", "hsts", "upstream_tls_verify", "listing", "spa", "inspect", "basic_auth",
 		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
 		return []tunnel.Kind{tunnel.HTTP}
 	case "port":
@@ -155,6 +156,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			}
 		case "compression":
 			t.Compression, err = parseBool(value)
+		case "hsts":
+			t.HSTS, err = parseBool(value)
 		case "terminate_at":
 			t.TerminateAt, err = parseTerminateAt(t.Kind, value)
 		case "proxy_protocol":

@@ -306,3 +306,32 @@ func TestHTTP3Drain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// With HSTS visitors over TLS are told so, whatever HTTP they speak, and the
+// upstream's own word stands.
+func TestHSTS(t *testing.T) {
+	r := newRig(t, withHTTP3(nil))
+	r.upstream(1, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/own" {
+			w.Header().Set("Strict-Transport-Security", "max-age=0")
+		}
+	})
+	without := httpEntry(1, "without.edge.test")
+	with := httpEntry(2, "with.edge.test")
+	with.Addr, with.HSTS = without.Addr, true
+	r.apply(with)
+	for name, c := range map[string]*http.Client{
+		"HTTP/1.1": r.client(func(tr *http.Transport) { tr.ForceAttemptHTTP2 = false }), "HTTP/2": r.client(nil), "HTTP/3": r.client3(),
+	} {
+		for path, want := range map[string]string{"/": "max-age=31536000", "/own": "max-age=0"} {
+			res, _ := r.get(c, "https://with.edge.test"+path)
+			if got := strings.Join(res.Header["Strict-Transport-Security"], "; "); got != want {
+				t.Errorf("%s %s: %q, want %q", name, path, got, want)
+			}
+		}
+	}
+	r.apply(without)
+	if res, _ := r.get(r.client(nil), "https://without.edge.test/"); res.Header.Get("Strict-Transport-Security") != "" {
+		t.Error("it is on by itself")
+	}
+}

@@ -110,6 +110,7 @@ func (f *front) service(e *tunnel.Entry, live *liveness) *service {
 		HostHeader:  e.HostHeader,
 		HTTP2:       e.UpstreamProtocol == tunnel.HTTP2,
 		Compression: e.Compression,
+		HSTS:        e.HSTS,
 		BodyWait:    f.limits.body,
 		StreamWait:  f.limits.stream,
 		Logger:      s.log,

@@ -60,6 +60,9 @@ const (
 	// 10.1.1: a client must not wait for ever).
 	continueTimeout = time.Second
 
+	// hstsYear is for this host alone: the others of the domain are others' to decide.
+	hstsYear = "max-age=31536000"
+
 	// maxResponseHeader bounds the header of an upstream's answer, in bytes.
 	maxResponseHeader = 1 << 20
 )
@@ -82,6 +85,10 @@ type Config struct {
 	// the upstream has not done so. Where a page shows a secret next to what a
 	// visitor chose, its length then gives the secret away (the BREACH attack).
 	Compression bool
+
+	// HSTS tells visitors over TLS to come over TLS alone for a year (RFC 6797),
+	// where the upstream does not say for how long.
+	HSTS bool
 
 	// BodyWait is how long an upload of known length may be waited for; each 4 KiB
 	// of it give the time back. StreamWait is how long one of unknown length may be
@@ -187,6 +194,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rp := p.rp
 	rp.ModifyResponse = func(res *http.Response) error {
 		a.empty = res.ContentLength == 0
+		if p.cfg.HSTS && r.TLS != nil && len(res.Header["Strict-Transport-Security"]) == 0 {
+			res.Header.Set("Strict-Transport-Security", hstsYear)
+		}
 		return p.changeResponse(res)
 	}
 	rp.ServeHTTP(a, &in)

@@ -55,6 +55,8 @@ type Spec struct {
 
 	UpstreamProtocol string `json:"upstream_protocol,omitempty"` // http: what the upstream speaks, HTTP2 or "" for HTTP/1.1
 
+	HSTS bool `json:"hsts,omitempty"` // http: browsers are told to come over HTTPS alone
+
 	Compression bool `json:"compression,omitempty"` // http: answers that the upstream did not compress are, where TLS ends
 }
 
@@ -121,8 +123,8 @@ func (s Spec) Validate() error {
 	if err := s.validateEnd(); err != nil {
 		return err
 	}
-	if s.Kind != HTTP && (s.HostHeader != "" || s.Compression || s.UpstreamProtocol != "") {
-		return fmt.Errorf("a host header, compression or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)
+	if s.Kind != HTTP && (s.HostHeader != "" || s.Compression || s.HSTS || s.UpstreamProtocol != "") {
+		return fmt.Errorf("a host header, compression, HSTS or an upstream protocol belongs to an http tunnel, and this one is %s", s.Kind)
 	}
 	if s.UpstreamProtocol != "" && s.UpstreamProtocol != HTTP2 {
 		return fmt.Errorf("%q is no protocol for an upstream; allowed is %s, or nothing for HTTP/1.1", clip(s.UpstreamProtocol), HTTP2)

@@ -13,7 +13,7 @@ func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader, protocol, appName, terminateAt string
 	var policy *policyFlags
 	var out output
-	var verify, compression bool
+	var verify, compression, hsts bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET | --app NAME",
 		Short: "Share a web service under a host name of the edge",
@@ -68,6 +68,7 @@ rules for headers.`,
 			set("upstream-protocol", "upstream_protocol", protocol)
 			set("terminate-at", "terminate_at", terminateAt)
 			set("compression", "compression", strconv.FormatBool(compression))
+			set("hsts", "hsts", strconv.FormatBool(hsts))
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
 			if name != "" && url != "" {
 				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
@@ -88,6 +89,7 @@ rules for headers.`,
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
+	cmd.Flags().BoolVar(&hsts, "hsts", false, "tell browsers to come over HTTPS alone for a year, where the target says nothing of it")
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")

@@ -161,6 +161,7 @@ func agentTunnels(in []configs.Tunnel, hashes passwordHashes) ([]agent.Tunnel, e
 				HostHeader:       t.HostHeader,
 				Compression:      t.Compression,
 				UpstreamProtocol: t.UpstreamProtocol,
+				HSTS:             t.HSTS,
 				TerminateAt:      t.TerminateAt,
 			},
 			ProxyProtocol:       t.ProxyProtocol,
