@@ -42,6 +42,7 @@ type greeter struct {
 	front    *front
 	listener net.Listener
 	config   *tls.Config
+	bare     *tls.Config // of tls tunnels that end here: agrees to nothing by ALPN
 	greeted  chan net.Conn
 	room     *relay.WaitingRoom
 
@@ -55,7 +56,12 @@ func newGreeter(f *front, l net.Listener) *greeter {
 	if f.cfg.Streams != nil {
 		config.GetCertificate = f.cfg.Streams.orSelfSigned(config.GetCertificate, f.cfg.Streams.isHost)
 	}
-	g := &greeter{front: f, listener: l, config: config, greeted: make(chan net.Conn),
+	// Of what visitors offer by ALPN nothing is agreed to: the edge does not know what
+	// the upstream speaks, and a server that names none takes what comes. One for all,
+	// since each has keys of its own for session tickets.
+	bare := config.Clone()
+	bare.NextProtos = nil
+	g := &greeter{front: f, listener: l, config: config, bare: bare, greeted: make(chan net.Conn),
 		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	return g

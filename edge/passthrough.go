@@ -32,12 +32,8 @@ func (g *greeter) openStream(conn net.Conn, h *hello, rt *route) (net.Conn, erro
 		conn.SetDeadline(time.Time{})
 		return untouched, nil
 	}
-	// Of what the visitor offers by ALPN nothing is agreed to: the edge does not know
-	// what the upstream speaks, and a server that names none takes what comes.
-	config := g.config.Clone()
-	config.NextProtos = nil
 	conn.SetDeadline(time.Now().Add(g.front.limits.header))
-	secure := tls.Server(untouched, config)
+	secure := tls.Server(untouched, g.bare)
 	if err := secure.HandshakeContext(g.ctx); err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ import (
 )
 
 // patience bounds waits for what must come; no test expects it to run out.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 var testOverlay = func() tunnel.Overlay {
 	o, err := tunnel.OverlayFrom(netip.MustParsePrefix("fd00:1:2::/48"))

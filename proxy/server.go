@@ -39,8 +39,9 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       IdleTime,
 		MaxHeaderBytes:    MaxHeader,
 		// A visitor that vanished without a word holds its streams until a ping
-		// goes unanswered. HTTP/1.1 has TCP's keepalive for that.
-		HTTP2:    &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		// goes unanswered. HTTP/1.1 has TCP's keepalive for that. Frames are what all
+		// clients send; net/http would take, and hold, 1 MiB.
+		HTTP2:    &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, MaxReadFrameSize: 16 << 10},
 		ErrorLog: log.New(serverLog{logger}, "", 0),
 	}
 }
