@@ -20,6 +20,7 @@ import (
 // other side is syscall.ECONNRESET to every Read and Write after the data
 // that came before it, and never a clean end.
 type Conn struct {
+	stack         *Stack
 	ep            tcpip.Endpoint
 	local, remote netip.AddrPort
 
@@ -27,7 +28,9 @@ type Conn struct {
 	entries            [2]waiter.Entry
 	queue              *waiter.Queue
 
-	readMu        sync.Mutex // serialises Read
+	readMu        sync.Mutex // serialises Read; guards window
+	window        window
+	peer          *peer
 	writeMu       sync.Mutex // serialises Write; guards source
 	source        bytes.Reader
 	readDeadline  deadline
@@ -47,9 +50,11 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 // newConn makes a connection of an endpoint that is connected.
-func newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *Conn {
+// over is an address of the node that it leads to; see peers.to.
+func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort, over netip.Addr) *Conn {
 	c := &Conn{
 		ep: ep, queue: wq, local: local, remote: remote,
+		stack: s, peer: s.peers.to(over), window: window{size: windowFirst},
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		closed:   make(chan struct{}),
@@ -59,6 +64,11 @@ func newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) 
 	c.entries[1].Init(waiter.ChannelNotifier(c.writable), waiter.WritableEvents|ends)
 	wq.EventRegister(&c.entries[0])
 	wq.EventRegister(&c.entries[1])
+	// So far, the endpoint has timed its handshake only.
+	var info tcpip.TCPInfoOption
+	if terr := ep.GetSockOpt(&info); terr == nil {
+		c.peer.measured(info.RTT)
+	}
 	return c
 }
 
@@ -80,7 +90,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		w := tcpip.SliceWriter(p)
 		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
 		if terr == nil {
-			c.ep.ModerateRecvBuf(res.Count)
+			c.moderate(res.Count)
 			return res.Count, nil
 		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
@@ -93,6 +103,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err := c.wait("read", c.readable, passed); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// moderate adapts the receive buffer after n bytes were read.
+func (c *Conn) moderate(n int) {
+	had := c.window.size
+	if size := c.window.read(n, time.Since(c.stack.opened), c.peer); size != had {
+		c.ep.SocketOptions().SetReceiveBufferSize(2*int64(size), true)
 	}
 }
 
@@ -239,6 +257,7 @@ func (c *Conn) Abort() {
 func (c *Conn) unregister() {
 	c.queue.EventUnregister(&c.entries[0])
 	c.queue.EventUnregister(&c.entries[1])
+	c.stack.peers.drop(c.peer)
 }
 
 // LocalAddr implements net.Conn; it is a *net.TCPAddr.

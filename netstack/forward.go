@@ -21,7 +21,7 @@ const maxRequests = 1 << 14
 // called once.
 func (s *Stack) ForwardTCP(fn func(*Request)) {
 	s.forwardOnce.Do(func() {
-		f := tcp.NewForwarder(s.stack, 0, maxRequests, func(r *tcp.ForwarderRequest) {
+		f := tcp.NewForwarder(s.stack, 2*windowFirst, maxRequests, func(r *tcp.ForwarderRequest) {
 			id := r.ID()
 			fn(&Request{
 				stack: s,
@@ -63,7 +63,7 @@ func (r *Request) Accept() (*Conn, error) {
 		ep.Close()
 		return nil, fmt.Errorf("accept %v from %v: %w", r.to, r.from, err)
 	}
-	return newConn(ep, &wq, r.to, r.from), nil
+	return r.stack.newConn(ep, &wq, r.to, r.from, netip.Addr{}), nil
 }
 
 // Reject answers with a RST.

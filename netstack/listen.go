@@ -80,7 +80,8 @@ func (l *listener) Accept() (net.Conn, error) {
 			case l.ready <- struct{}{}:
 			default:
 			}
-			return newConn(ep, wq, l.addr, addrPort(peer)), nil
+			remote := addrPort(peer)
+			return l.stack.newConn(ep, wq, l.addr, remote, remote.Addr()), nil
 		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
 			if isClosed(l.closed) {

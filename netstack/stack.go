@@ -101,6 +101,8 @@ type Stack struct {
 	silence time.Duration
 	stack   *stack.Stack
 	link    *link
+	peers   peers
+	opened  time.Time
 
 	forwardOnce sync.Once
 	closeOnce   sync.Once
@@ -127,6 +129,7 @@ func Open(cfg Config) (*Stack, error) {
 		addr:    cfg.Addr,
 		silence: cfg.Silence,
 		link:    newLink(cfg.MTU, cfg.Probes, cfg.Logger),
+		opened:  time.Now(),
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocolWithOptions(ipv6.Options{})},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol6},
@@ -159,8 +162,10 @@ func (s *Stack) setUp(cfg Config) error {
 		recovery = tcpip.TCPRACKLossDetection
 	}
 	// The window is half of the buffer, so 16 MiB carry 640 Mbit/s over
-	// 100 ms. Empty buffers cost nothing.
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 16 << 20}
+	// 100 ms. Empty buffers cost nothing. Moderation is on because the window
+	// scale is then that of the maximum; gVisor does it on demand only, and
+	// window is what does it here.
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 2 * windowFirst, Max: 2 * windowMost}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 8 << 20}
 	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &congestion, &moderate, &wait, &rto, &retries, &receive, &send} {
 		if terr := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); terr != nil {

@@ -1,0 +1,124 @@
+package netstack
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// pathRate is up to which rate a path is filled, in bytes per second. More
+	// of it is felt by every packet that waits behind what is under way.
+	pathRate = 4e9 / 8
+
+	// slack is what is added to a path's round trip: what bytes wait for
+	// goroutines on a busy machine.
+	slack = time.Millisecond
+
+	// muchLonger, and twice the round trip, is what a handshake must take to
+	// be a sign that the path has become longer, and no queue.
+	muchLonger = 20 * time.Millisecond
+
+	// unknownRTT stands for that of a path that has not been measured: the
+	// window may then be too large, which costs less than one too small.
+	unknownRTT = 50 * time.Millisecond
+
+	nodePrefixBits = 8 * nodePrefixBytes
+)
+
+// peers are the nodes at the other ends of connections. A connection's
+// own round trip time, taken beside a transfer, has that transfer's queue in
+// it; the least of all connections to the same node hardly.
+type peers struct {
+	mu sync.Mutex // guards m and each peer's conns
+	m  map[netip.Prefix]*peer
+}
+
+// to finds the node that has addr; the zero Addr stands for the
+// node that passes visitors on, whose connections come from everywhere. Each
+// call takes a reference, which drop gives back.
+func (ps *peers) to(addr netip.Addr) *peer {
+	var key netip.Prefix
+	if addr.IsValid() {
+		key = netip.PrefixFrom(addr, nodePrefixBits).Masked()
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.m[key]
+	if p == nil {
+		p = &peer{key: key}
+		if ps.m == nil {
+			ps.m = map[netip.Prefix]*peer{}
+		}
+		ps.m[key] = p
+	}
+	p.conns++
+	return p
+}
+
+// drop gives a reference back. With the last, the peer is forgotten: then
+// nothing of ours is in the way of the next measurement.
+func (ps *peers) drop(p *peer) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p.conns--; p.conns == 0 {
+		delete(ps.m, p.key)
+	}
+}
+
+// peer is a node, and how long the path to it is.
+type peer struct {
+	key   netip.Prefix
+	conns int // that refer to it
+
+	mu     sync.Mutex    // guards what follows
+	rtt    time.Duration // the least round trip time, 0 if there is none
+	longer time.Duration // that of the last handshake, if it was much longer
+
+	epoch        time.Duration // when the count of busy connections began
+	busy, lately int           // in this epoch, and in the one before
+}
+
+// measured takes in the round trip time of a handshake. The least counts, until
+// two in a row say that the path has become longer, as when a laptop moves.
+func (p *peer) measured(rtt time.Duration) {
+	if rtt <= 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.rtt == 0 || rtt < p.rtt:
+		p.rtt, p.longer = rtt, 0
+	case rtt < 2*p.rtt+muchLonger:
+		p.longer = 0
+	case p.longer == 0:
+		p.longer = rtt
+	default:
+		p.rtt, p.longer = min(rtt, p.longer), 0
+	}
+}
+
+// share is what a busy connection to the peer may have under way, in bytes: an
+// equal part of what the path may hold. last belongs to the connection.
+func (p *peer) share(last *time.Duration, now time.Duration) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now-p.epoch >= growWithin {
+		p.lately = p.busy
+		if now-p.epoch >= 2*growWithin {
+			p.lately = 0
+		}
+		p.epoch, p.busy = now, 0
+	}
+	if *last < p.epoch || *last == 0 {
+		*last = now
+		p.busy++
+	}
+	rtt := p.rtt
+	if rtt == 0 {
+		rtt = unknownRTT
+	}
+	budget := int(pathRate * (rtt + slack).Seconds())
+	return min(max(budget/max(p.busy, p.lately), windowLeast), windowMost)
+}
