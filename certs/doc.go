@@ -10,8 +10,10 @@
 //
 // Three modes. Internal is a certificate authority of the edge's own, whose
 // root can vouch for the edge's domain and what is below it and for nothing
-// else. ACME gets certificates from a public (or private) ACME authority. Off
-// does nothing, for an edge behind another TLS proxy.
+// else. ACME gets certificates from one or several public (or private) ACME
+// authorities, for the domain with DNS-01 where Config.DNS is set. Off does
+// nothing, for an edge behind another TLS proxy. Own certificates from files come
+// before those of either.
 //
 // certmagic does the work: storage, locks, renewal, OCSP, ACME. It is used
 // without its configurable globals, and in four ways of our own:

@@ -20,7 +20,7 @@ type Edge struct {
 	File            string   // the file that was read, or would have been if it were there
 	More            []string // the files over it, in order
 	State           string   // the state directory
-	Domain          string   // host names of tunnels lie under it; empty: as at the last start
+	Domain          string   // host names of tunnels lie under it; empty: as at the last start; or edge.DomainAuto
 	Endpoint        string   // HOST or HOST:PORT that invites carry; empty: found out
 	ListenWG        Listen   // WireGuard, UDP; never off
 	MoreWG          []Listen // further addresses for it
@@ -65,7 +65,7 @@ func (e Edge) WireGuardHasHTTP3Port() bool {
 func edgeSettings() []setting {
 	return []setting{
 		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.EdgeDefault) + ")"},
-		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it (default: as at the last start)"},
+		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it; auto: IP-ADDRESS.sslip.io, for an edge without one (default: as at the last start)"},
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
 		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard, or several with commas between; invites carry all, and agents use one that works"},
 		{"listen_https", ":443", "`ADDRESS` for HTTPS, or off"},

@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Dir *statedir.Dir // keys, database, certificates, admin socket
 
-	Domain   string // host names of tunnels lie under it; "" = as at the last start
+	Domain   string // host names of tunnels lie under it; "" = as at the last start; or DomainAuto
 	Endpoint string // HOST or HOST:PORT that invites carry; "" = the address of the route to the internet
 
 	WG              netip.AddrPort   // UDP address of WireGuard; the zero value is any address, any port

@@ -145,6 +145,11 @@ func (r *running) openState(ctx context.Context) (keys.Private, store.Settings, 
 		return keys.Private{}, store.Settings{}, err
 	}
 	domain := r.cfg.Domain
+	if domain == DomainAuto {
+		if domain, err = r.autoDomain(ctx); err != nil {
+			return keys.Private{}, store.Settings{}, err
+		}
+	}
 	if domain != "" {
 		if domain, err = tunnel.CanonicalHost(domain); err != nil {
 			return keys.Private{}, store.Settings{}, err

@@ -32,6 +32,7 @@ The other commands act on the edge of the same state directory. They take
 effect at once while it runs; with the edge stopped they work on its database.`,
 		Example: `  wgexpose edge --domain example.com
   wgexpose edge --domain example.com --endpoint edge.example.com --acme-email admin@example.com
+  wgexpose edge --domain auto
   wgexpose edge --domain localhost --tls internal --listen-https 127.0.0.1:8443 --listen-http off
   wgexpose edge --domain example.com --tls off --listen-http 127.0.0.1:8080
   wgexpose edge invite --name laptop`,
