@@ -34,7 +34,7 @@ type live struct {
 	domain  string
 	log     *slog.Logger
 	own     *own
-	storage *certmagic.FileStorage
+	storage *storage
 	cache   *certmagic.Cache
 	config  *certmagic.Config       // for names that visitors' listeners prove, or the internal authority signs
 	dns     *certmagic.Config       // for the domain and names below it, with DNS-01; nil without
@@ -63,7 +63,7 @@ func open(cfg Config, domain string, log *slog.Logger) (_ *live, err error) {
 	l := &live{
 		cfg: cfg, domain: domain, log: log,
 		own:     newOwn(cfg, log),
-		storage: &certmagic.FileStorage{Path: cfg.Storage},
+		storage: &storage{FileStorage: &certmagic.FileStorage{Path: cfg.Storage}},
 		orders:  make(chan *order),
 		closing: make(chan struct{}),
 		names:   make(map[string]*order),

@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/internal/ports"
 )
 
 // An edge with the two listeners of a Manager's challenges.
@@ -118,7 +120,8 @@ func (p pebble) start(t *testing.T) (directory, root string, stop func()) {
 		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	}
 	// Pebble does not tell which port it got, so that it needs free ones.
-	listen, manage := freeAddr(t), freeAddr(t)
+	b := ports.Reserve(t)
+	listen, manage := b.Addr().String(), b.Addr().String()
 	config := map[string]any{
 		"listenAddress": listen, "managementListenAddress": manage,
 		"certificate": root, "privateKey": filepath.Join(dir, "tls.key"),
@@ -174,16 +177,6 @@ func (p pebble) start(t *testing.T) (directory, root string, stop func()) {
 		return true
 	})
 	return "https://" + listen + "/dir", root, stop
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // listening returns the local addresses that this process listens on, as the

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/e2e/process"
+	"github.com/wgexpose/wgexpose/internal/ports"
 )
 
 // Authority is an ACME authority that runs until the test ends.
@@ -52,7 +53,8 @@ func Start(t testing.TB, tlsPort int) Authority {
 		t.Fatal(err)
 	}
 	// Pebble does not tell which ports it got.
-	listen, manage := freeAddr(t), freeAddr(t)
+	b := ports.Reserve(t)
+	listen, manage := b.Addr().String(), b.Addr().String()
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": listen, "managementListenAddress": manage,
 		"certificate": filepath.Join(dir, "tls.crt"), "privateKey": filepath.Join(dir, "tls.key"),
@@ -73,7 +75,7 @@ func Start(t testing.TB, tlsPort int) Authority {
 		Name: "pebble", Path: program, Env: []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"},
 		Args: []string{"-config", filepath.Join(dir, "config.json"), "-dnsserver", nameserver(t)},
 	})
-	p.AwaitOutput("pebble listens", func(string) bool { return reachable(listen) && reachable(manage) })
+	p.Poll("pebble listens", func() bool { return reachable(listen) && reachable(manage) })
 	a := Authority{Directory: "https://" + listen + "/dir", Root: filepath.Join(dir, "tls.crt"), Issuers: x509.NewCertPool()}
 	trust := x509.NewCertPool()
 	trust.AppendCertsFromPEM(certPEM)
@@ -106,16 +108,6 @@ func get(t testing.TB, trust *x509.CertPool, url string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // nameserver answers 127.0.0.1 to each question for an address, and nothing to all

@@ -272,6 +272,22 @@ func (p *Process) AwaitOutput(what string, cond func(out string) bool) {
 	p.until(what, func() bool { return cond(p.stdout.String()) })
 }
 
+// Poll waits until cond is true of what the program does not write about.
+func (p *Process) Poll(what string, cond func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(10 * time.Millisecond) {
+		p.mu.Lock()
+		exited := p.exited
+		p.mu.Unlock()
+		if exited {
+			p.t.Fatalf("%s ended (%v) before: %s", p.name, p.cmd.ProcessState, what)
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s: not within %v: %s", p.name, patience, what)
+		}
+	}
+}
+
 // Stdout returns what the program wrote so far.
 func (p *Process) Stdout() string {
 	p.mu.Lock()
