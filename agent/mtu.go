@@ -17,7 +17,7 @@ type sizing struct {
 
 // begin finds out how large packets to the edge at addr may be, until the
 // returned function is called. There is nothing to find out about a size that
-// is pinned.
+// is pinned, nor about streams.
 func (s *sizing) begin(n *node, addr netip.Addr) (end func(), err error) {
 	if s.pinned.Store(int64(n.pinned)); n.pinned != 0 {
 		return func() {}, nil
@@ -27,7 +27,11 @@ func (s *sizing) begin(n *node, addr netip.Addr) (end func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("find out how large packets may be: %w", err)
 	}
-	path := n.prober.Open(addr, way)
+	known := 0
+	if n.stream != nil {
+		known = pathmtu.Stream
+	}
+	path := n.prober.Open(addr, way, known)
 	s.path.Store(path)
 	return func() {
 		s.path.Store(nil)
@@ -36,10 +40,10 @@ func (s *sizing) begin(n *node, addr netip.Addr) (end func(), err error) {
 	}, nil
 }
 
-// moved begins anew, when packets go another way from now on.
+// moved begins anew, when packets go over UDP from now on.
 func (s *sizing) moved() {
 	if path := s.path.Load(); path != nil {
-		path.Restart()
+		path.Restart(0)
 	}
 }
 
@@ -49,8 +53,7 @@ func (s *sizing) size() int {
 		return int(n)
 	}
 	if path := s.path.Load(); path != nil {
-		bytes, _ := path.Size()
-		return bytes
+		return path.Size()
 	}
 	return netstack.DefaultMTU
 }

@@ -37,8 +37,9 @@ func openStack(cfg netstack.Config, overlay tunnel.Overlay) (*sizes, error) {
 }
 
 // begin finds out how large packets to a node may be, until the returned
-// function is called. The node's next session may have begun before that.
-func (s *sizes) begin(node tunnel.NodeID) (end func(), err error) {
+// function is called. The node's next session may have begun before that. There is
+// nothing to find out about streams.
+func (s *sizes) begin(node tunnel.NodeID, stream bool) (end func(), err error) {
 	if s.pinned != 0 {
 		return func() {}, nil
 	}
@@ -47,7 +48,7 @@ func (s *sizes) begin(node tunnel.NodeID) (end func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("find out how large packets may be: %w", err)
 	}
-	path := s.prober.Open(s.overlay.NodeAddr(node), way)
+	path := s.prober.Open(s.overlay.NodeAddr(node), way, knownSize(stream))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paths[node] = path
@@ -70,8 +71,25 @@ func (s *sizes) size(node tunnel.NodeID) int {
 	if path == nil {
 		return 0
 	}
-	bytes, _ := path.Size()
-	return bytes
+	return path.Size()
+}
+
+func knownSize(stream bool) int {
+	if stream {
+		return pathmtu.Stream
+	}
+	return 0
+}
+
+// moved notes how packets get to a node. Most agents tell it themselves, by probes,
+// when they go from a stream to UDP.
+func (s *sizes) moved(node tunnel.NodeID, stream bool) {
+	s.mu.Lock()
+	path := s.paths[node]
+	s.mu.Unlock()
+	if path != nil && path.Known() != stream {
+		path.Restart(knownSize(stream))
+	}
 }
 
 // mtu is how large packets to an agent are now, 0 while that is not known.

@@ -61,23 +61,27 @@ func (r *running) observeOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask WireGuard for its peers: %w", err)
 	}
-	_, err = commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
+	snap := r.reconcile.snap.Load()
+	for _, p := range peers {
+		r.sizes.moved(snap.byKey[p.Key], p.Stream)
+	}
+	_, err = commit(ctx, r.store, snap, func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
 	return err
 }
 
 // seen keeps at once that an agent is here, and where.
-func (r *running) seen(ctx context.Context, node store.Node) error {
+func (r *running) seen(ctx context.Context, node store.Node) (wg.PeerStatus, error) {
 	peer, ok, err := r.dev.Peer(node.Key)
 	if err != nil {
-		return fmt.Errorf("ask WireGuard for a peer: %w", err)
+		return peer, fmt.Errorf("ask WireGuard for a peer: %w", err)
 	}
 	if !ok {
-		return revokedError() // between the look into the store and now
+		return peer, revokedError() // between the look into the store and now
 	}
 	_, err = commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) {
 		return planObserved(snap, []wg.PeerStatus{peer})
 	})
-	return err
+	return peer, err
 }
 
 // received is how many bytes came from the peer so far.

@@ -387,7 +387,8 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 	if err != nil {
 		return err
 	}
-	if err := r.seen(ctx, node); err != nil {
+	peer, err := r.seen(ctx, node)
+	if err != nil {
 		return fmt.Errorf("note that %s is here: %w", node.Name, err)
 	}
 	s := newSession(from)
@@ -398,7 +399,7 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 		r.front.RestartNode(from)
 	}
 	defer func() { r.sessions.end(s, time.Now()) }()
-	endSizing, err := r.sizes.begin(from)
+	endSizing, err := r.sizes.begin(from, peer.Stream)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@
 //
 //	prober := pathmtu.New(pathmtu.Config{Local: node, Send: stack.Send})
 //	// what the stack gets of probes and answers: prober.Receive
-//	path := prober.Open(peer, way)
+//	path := prober.Open(peer, way, 0)
 //	defer path.Close()
 //
 // A probe is a packet of its own, of the size in question and with nothing in

@@ -65,15 +65,15 @@ type Path struct {
 	closed bool
 }
 
-// Open begins to ask for the path to a node's address, in place of a path that
-// was there for it. The caller must close it.
-func (p *Prober) Open(remote netip.Addr, way Way) *Path {
+// Open makes the path to a node's address, in place of one that was there for it,
+// and begins as [Path.Restart] does. The caller must close it.
+func (p *Prober) Open(remote netip.Addr, way Way, known int) *Path {
 	path := &Path{prober: p, remote: remote, way: way, search: newSearch(p.cfg.Default, draw)}
 	p.mu.Lock()
 	p.paths[remote] = path
 	p.mu.Unlock()
 	way.OnTimeout(path.lost)
-	path.Restart()
+	path.Restart(known)
 	return path
 }
 
@@ -99,15 +99,31 @@ func (path *Path) Close() {
 	}
 }
 
-// Restart begins anew, with the default size: packets go another way now.
-func (path *Path) Restart() { path.do((*search).start) }
+// Restart begins anew: packets go another way now. known is a size, such as
+// [Stream], that is right without any question, as long as the other end does not
+// ask; 0: it is to be found out, and begins with the default.
+func (path *Path) Restart(known int) {
+	path.do(func(s *search, now time.Time) {
+		if known != 0 {
+			s.know(known)
+		} else {
+			s.start(now)
+		}
+	})
+}
 
-// Size is how large packets are at the moment, in bytes, and whether the other
-// end has confirmed it.
-func (path *Path) Size() (bytes int, confirmed bool) {
+// Known reports whether the size is one that Restart was given.
+func (path *Path) Known() bool {
 	path.mu.Lock()
 	defer path.mu.Unlock()
-	return path.search.used(), path.search.size != 0
+	return path.search.known
+}
+
+// Size is how large packets are at the moment, in bytes.
+func (path *Path) Size() int {
+	path.mu.Lock()
+	defer path.mu.Unlock()
+	return path.search.used()
 }
 
 // do lets something happen, and does what follows from it.

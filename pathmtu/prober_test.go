@@ -124,13 +124,13 @@ func TestProbersFollowThePath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 8940)
 		wayA, wayB := new(way), new(way)
-		a, b := n.a.Open(addrB, wayA), n.b.Open(addrA, wayB)
+		a, b := n.a.Open(addrB, wayA, 0), n.b.Open(addrA, wayB, 0)
 		time.Sleep(time.Minute)
 		if wayA.now() != 8924 || wayB.now() != 8924 {
 			t.Errorf("sizes %d and %d, want 8924", wayA.now(), wayB.now())
 		}
-		if size, confirmed := a.Size(); size != 8924 || !confirmed {
-			t.Errorf("size %d, confirmed %v", size, confirmed)
+		if size := a.Size(); size != 8924 {
+			t.Errorf("size %d", size)
 		}
 		n.set(1300)
 		asked := n.count()
@@ -151,7 +151,7 @@ func TestProbersFollowThePath(t *testing.T) {
 			t.Errorf("size %d after a refusal, want 1296", wayB.now())
 		}
 		n.set(1436)
-		b.Restart()
+		b.Restart(0)
 		if wayB.now() != 0 {
 			t.Errorf("size %d after a restart, want none", wayB.now())
 		}
@@ -163,7 +163,7 @@ func TestProbersFollowThePath(t *testing.T) {
 		b.Close()
 		asked = n.count()
 		wayA.send(9000)
-		a.Restart()
+		a.Restart(0)
 		n.a.Refused(addrB, 1250)
 		time.Sleep(time.Hour)
 		if n.count() != asked {
@@ -178,14 +178,14 @@ func TestTimeoutsAreDoubts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 8940)
 		w := new(way)
-		path := n.a.Open(addrB, w)
+		path := n.a.Open(addrB, w, 0)
 		w.timeout() // before anything is known
 		time.Sleep(time.Minute)
 		w.timeout()
 		if w.now() != Base {
 			t.Errorf("packets of %d bytes right after a timeout, want %d", w.now(), Base)
 		}
-		if size, _ := path.Size(); size != 8924 {
+		if size := path.Size(); size != 8924 {
 			t.Errorf("the size is said to be %d, want 8924", size)
 		}
 		time.Sleep(41 * time.Millisecond)
@@ -218,7 +218,7 @@ func TestOutage(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNetwork(t, 8940)
 			w := new(way)
-			path := n.a.Open(addrB, w)
+			path := n.a.Open(addrB, w, 0)
 			defer path.Close()
 			time.Sleep(time.Minute)
 			n.set(0)
@@ -239,12 +239,39 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// A size that is known is not asked for, whatever happens, until the other end
+// asks.
+func TestKnownSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 1436)
+		wayA, wayB := new(way), new(way)
+		a, b := n.a.Open(addrB, wayA, Stream), n.b.Open(addrA, wayB, Stream)
+		defer a.Close()
+		defer b.Close()
+		for range 100 {
+			wayA.send(wayA.now())
+			wayA.timeout()
+			n.a.Refused(addrB, 1300)
+			n.a.Suspect(1300)
+			time.Sleep(time.Second)
+		}
+		if n.count() != 0 || wayA.now() != Stream || wayB.now() != Stream || !a.Known() {
+			t.Errorf("%d probes, sizes %d and %d, want none and %d", n.count(), wayA.now(), wayB.now(), Stream)
+		}
+		a.Restart(0)
+		time.Sleep(10 * time.Second)
+		if wayA.now() != 1436 || wayB.now() != 1436 || a.Known() || b.Known() {
+			t.Errorf("sizes %d and %d, want 1436", wayA.now(), wayB.now())
+		}
+	})
+}
+
 // An end that has no path of its own to the other one answers all the same.
 func TestAnswersWithoutAPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 1436)
 		w := new(way)
-		defer n.a.Open(addrB, w).Close()
+		defer n.a.Open(addrB, w, 0).Close()
 		time.Sleep(time.Minute)
 		if w.now() != 1436 {
 			t.Errorf("size %d, want 1436", w.now())
@@ -258,7 +285,7 @@ func TestSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 1436)
 		w := new(way)
-		defer n.a.Open(addrB, w).Close()
+		defer n.a.Open(addrB, w, 0).Close()
 		time.Sleep(time.Minute)
 		asked := n.count()
 		n.a.Suspect(1400) // idle

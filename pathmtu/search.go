@@ -10,6 +10,9 @@ const (
 	// Max is the largest size that is tried: within WireGuard, UDP and IPv6 it
 	// fits the 65,536 bytes of Linux's loopback.
 	Max = 65452
+	// Stream is the size where packets travel in a byte stream, which takes any.
+	// Larger ones cost less each, and hold up what comes behind them for longer.
+	Stream = 16380
 
 	// unit is what WireGuard pads to. Sizes of which the padding makes nothing
 	// larger are the default, those above it by a multiple of unit, and below
@@ -89,6 +92,7 @@ type search struct {
 	raise     time.Time     // when high is to be forgotten
 	patience  time.Duration // until the next raise after a black hole
 	doubt     bool          // data was lost: the base size holds until size is confirmed
+	known     bool          // size is not asked for
 }
 
 // test finds out whether packets of one size get through.
@@ -108,6 +112,11 @@ func newSearch(def int, draw func() uint64) *search { return &search{def: def, d
 func (s *search) start(now time.Time) {
 	*s = search{def: s.def, draw: s.draw, out: s.out, low: Base, high: Max + 1, patience: raiseSoon}
 	s.begin(s.def, now)
+}
+
+// know ends the asking: size is known to be right.
+func (s *search) know(size int) {
+	*s = search{def: s.def, draw: s.draw, size: size, known: true}
 }
 
 // used is the size that packets have.
@@ -298,7 +307,7 @@ func (s *search) fit(n int) int {
 
 // refused says that the system does not send packets of size bytes.
 func (s *search) refused(size int, now time.Time) {
-	if size <= Base {
+	if size <= Base || s.known {
 		return
 	}
 	if s.test.size >= size || s.used() >= size {
@@ -341,8 +350,13 @@ func (s *search) lost(now time.Time) {
 	}
 }
 
-// asked says that the other end has sent a probe: so it knows them.
+// asked says that the other end has sent a probe: so it knows them, and packets
+// go a way now on which there is something to ask.
 func (s *search) asked(now time.Time) {
+	if s.known {
+		s.start(now)
+		return
+	}
 	if s.settled() && !s.spoken {
 		s.silent = 0
 		s.begin(s.used(), now)
