@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"os"
@@ -144,10 +143,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := state.refusal(); err != nil {
 		return err
 	}
-	key, err := keys.Load(cfg.Dir.Path(keyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the agent's key %s is missing, and without it the edge does not know this agent: restore it, or join again with a new invite", cfg.Dir.Path(keyFile))
-	}
+	key, err := loadKey(cfg.Dir)
 	if err != nil {
 		return err
 	}

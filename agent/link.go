@@ -154,7 +154,7 @@ func (l *link) run(ctx context.Context) error {
 			return err
 		}
 		if up {
-			l.log.Warn("link lost, reconnecting", "err", err)
+			l.log.Info("link lost, reconnecting", "err", err)
 			l.set.linkState(l, LinkDegraded, err.Error())
 			attempts = 0
 			// After a restart, the edge calls the socket that it knows.
@@ -294,7 +294,7 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 			}
 			return &control.Error{Code: control.CodeRevoked, Message: msg}
 		case control.EventDraining:
-			l.log.Info("the edge is stopping", "message", e.Message)
+			l.set.linkState(l, LinkDegraded, "the edge is stopping: it takes no new visitors, and is looked for until it is back")
 		}
 	}
 }

@@ -77,6 +77,15 @@ func edgeName(e keys.Edge) string {
 	return e.Key.Short()
 }
 
+// loadKey reads the key of an agent that has joined.
+func loadKey(dir *statedir.Dir) (keys.Private, error) {
+	key, err := keys.Load(dir.Path(keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return keys.Private{}, fmt.Errorf("the agent's key %s is missing, and without it the edge does not know this agent: restore it, or join again with a new invite", dir.Path(keyFile))
+	}
+	return key, err
+}
+
 // loadEdges reads edges.json. The error wraps ErrNotJoined when there is none.
 func loadEdges(dir *statedir.Dir) (edgesState, error) {
 	if err := dir.CheckVersion(stateVersion); err != nil {

@@ -21,6 +21,7 @@ type Status struct {
 	Overlay tunnel.Overlay `json:"overlay"`
 
 	Revoked string `json:"revoked,omitempty"` // why the edge knows this agent no more
+	Problem string `json:"problem,omitempty"` // what keeps the next command from starting
 
 	Running   bool           `json:"running"` // a command serves tunnels now; what follows is of it
 	PID       int            `json:"pid,omitempty"`
@@ -65,6 +66,10 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 		return Status{}, err
 	}
 	idle := Status{Agent: state.Name, Node: state.Node, Domain: state.Domain, Overlay: state.Overlay, Revoked: state.Revoked}
+	// A command that runs has its key in memory; the next one would not start.
+	if _, err := loadKey(dir); err != nil {
+		idle.Problem = err.Error()
+	}
 	conn, err := dir.DialUnix(ctx, socketFile)
 	if errors.Is(err, statedir.ErrNotRunning) {
 		return idle, nil
@@ -89,6 +94,7 @@ func ReadStatus(ctx context.Context, dir *statedir.Dir) (Status, error) {
 	case m.Type != msgStatus || m.Status == nil:
 		return Status{}, fmt.Errorf("status: unexpected answer %q", m.Type)
 	}
+	m.Status.Problem = idle.Problem
 	return *m.Status, nil
 }
 

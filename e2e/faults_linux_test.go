@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -105,6 +109,11 @@ var faults = []fault{
 			s.die(func() { kill(s.w.edge) }, s.w.startEdge)
 		}
 	}},
+	{name: "the edge is stopped (SIGTERM)", goal: 2 * time.Second, served: true, run: func(s *scene) {
+		for range often(5, 1) {
+			s.drain()
+		}
+	}},
 	{name: "the agent is killed (-9)", goal: time.Second, served: true, run: func(s *scene) {
 		for range often(20, 1) {
 			s.die(func() { kill(s.w.agent) }, s.w.startAgent)
@@ -114,6 +123,26 @@ var faults = []fault{
 		for range often(20, 1) {
 			s.die(func() { kill(s.w.edge); kill(s.w.agent) }, func() { s.w.startAgent(); s.w.startEdge() })
 		}
+	}},
+	{name: "the database's disk is full", options: worldOptions{smallDisk: true}, goal: 2 * time.Second, served: true, run: func(s *scene) {
+		room := s.fill()
+		s.strike(s.w.lab.Move)
+		s.die(func() { kill(s.w.agent) }, s.w.startAgent)
+		s.die(func() { kill(s.w.edge) }, s.w.startEdge)
+		room()
+		s.die(func() { kill(s.w.agent) }, s.w.startAgent)
+	}},
+	{name: "reconnects, for memory", run: func(s *scene) {
+		reconnect := func(times int) {
+			for range times {
+				n := s.w.agent.Events()
+				s.w.lab.Move()
+				s.w.awaitLink(n, "udp")
+			}
+		}
+		reconnect(often(100, 1))
+		s.before = s.memory()
+		s.strike(func() { reconnect(often(1000, 2)) })
 	}},
 	{name: "the edge's name leads elsewhere", goal: 10 * time.Second, run: func(s *scene) {
 		// The first address is dead from then on.
@@ -258,6 +287,68 @@ func (s *scene) die(what, revive func()) {
 	}
 	s.fetch.cancel()
 	s.enter()
+}
+
+// drain stops the edge as its service manager does. A request that is under way
+// comes to its end; new visitors are turned away at once, and none hangs; what
+// never ends is cut off.
+func (s *scene) drain() {
+	s.t.Helper()
+	tr := s.w.transport()
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.w.public["web"]+"/events", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	n := s.w.agent.Events()
+	s.w.edge.Interrupt()
+	s.w.agent.AwaitAfter(n, "the agent knows that the edge stops", func(e process.Event) bool {
+		return e.Event == "link" && e.State != "up"
+	})
+	s.w.web.Events <- "late"
+	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || line != "data: late\n" {
+		s.t.Errorf("a request that was under way: %q, %v", line, err)
+	}
+	var refused *turnedAway
+	if err := s.w.visit(s.t.Context()); !errors.Is(err, syscall.ECONNREFUSED) && !errors.As(err, &refused) {
+		s.t.Errorf("a visitor of an edge that stops: %v", err)
+	}
+	resp.Body.Close()
+	s.die(func() {
+		if code := s.w.edge.Wait(); code != 0 {
+			s.t.Errorf("the edge ended with %d", code)
+		}
+	}, s.w.startEdge)
+}
+
+// fill takes all room from the edge's database, until the returned function is
+// called.
+func (s *scene) fill() (free func()) {
+	s.t.Helper()
+	name := filepath.Join(s.w.edgeDir(), "..", "full")
+	f, err := os.Create(name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 64 << 10; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err == nil {
+			continue
+		} else if !errors.Is(err, syscall.ENOSPC) {
+			s.t.Fatal(err)
+		}
+		size /= 2
+	}
+	return func() {
+		if err := os.Remove(name); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // leave ends the sessions.

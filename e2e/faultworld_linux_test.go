@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wgexpose/wgexpose/e2e/lab"
 	"github.com/wgexpose/wgexpose/e2e/origin"
 	"github.com/wgexpose/wgexpose/e2e/process"
@@ -45,8 +47,8 @@ type world struct {
 
 // worldOptions change what startWorld does.
 type worldOptions struct {
-	edgeDir string // of the edge's state, where it is not to be beside all else
-	noUDP   bool   // before the agent joins
+	smallDisk bool // under the edge's state
+	noUDP     bool // before the agent joins
 }
 
 func startWorld(t *testing.T, o worldOptions) *world {
@@ -54,10 +56,8 @@ func startWorld(t *testing.T, o worldOptions) *world {
 	process.Need(t, "ssh")
 	w := &world{t: t, lab: lab.Open(t), dir: t.TempDir(), public: make(map[string]string)}
 	w.agentEnv = []string{"HTTPS_PROXY=", "https_proxy=", "ALL_PROXY=", "all_proxy="}
-	if o.edgeDir == "" {
-		o.edgeDir = filepath.Join(w.dir, "edge")
-	} else if err := os.Symlink(o.edgeDir, filepath.Join(w.dir, "edge")); err != nil {
-		t.Fatal(err)
+	if o.smallDisk {
+		mount(t, filepath.Dir(w.edgeDir()), "size=4m")
 	}
 	w.lab.DNS.Set(edgeName, lab.Cloud)
 	if o.noUDP {
@@ -87,7 +87,23 @@ func startWorld(t *testing.T, o worldOptions) *world {
 	return w
 }
 
-func (w *world) edgeDir() string    { return filepath.Join(w.dir, "edge") }
+// mount puts a file system in memory on dir until the test ends.
+func mount(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatalf("mount a small disk: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount the small disk: %v", err)
+		}
+	})
+}
+
+func (w *world) edgeDir() string    { return filepath.Join(w.dir, "disk", "edge") }
 func (w *world) agentDir() string   { return filepath.Join(w.dir, "agent") }
 func (w *world) configFile() string { return filepath.Join(w.dir, "wgexpose.yml") }
 

@@ -367,11 +367,21 @@ func (w *world) visit(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && string(body) != origin.Greeting {
-		err = fmt.Errorf("%s: %.200q", resp.Status, body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		return &turnedAway{resp.Header.Get("Wgexpose-Error")}
+	case string(body) != origin.Greeting:
+		return fmt.Errorf("%s: %.200q", resp.Status, body)
 	}
-	return err
+	return nil
 }
+
+// turnedAway is a visitor who was asked to come again later.
+type turnedAway struct{ code string }
+
+func (e *turnedAway) Error() string { return "503 with Retry-After: " + e.code }
 
 // look asks for the status as users do.
 func (x *watchers) look(ctx context.Context) {

@@ -124,9 +124,6 @@ type front struct {
 	active tracker // visitors' requests and connections, accept loops
 }
 
-// errCut is why a visitor's connection ended with the front.
-var errCut = errors.New("the edge is shutting down")
-
 // newFront returns a front that serves nothing yet. Run must be called in the
 // end, with a context that may have ended already, to release the listeners.
 func newFront(cfg frontConfig) *front {
@@ -190,7 +187,7 @@ func (f *front) end(servers []server) error {
 	if err := f.active.wait(drained); err != nil {
 		f.log.Info("cutting off what did not finish", "connections", f.active.count())
 	}
-	f.cut(errCut)
+	f.cut(edgeStopping)
 	for _, s := range servers {
 		s.close()
 	}

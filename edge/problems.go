@@ -18,6 +18,14 @@ var (
 		Detail:     "The machine behind this address is not connected at the moment: it may be asleep, switched off or without network. If it is yours, check that wgexpose is running on it; else try again later.",
 		RetryAfter: 10 * time.Second,
 	}
+	// edgeStopping is why what did not finish in time ended with the front.
+	edgeStopping = &proxy.Problem{
+		Status:     http.StatusServiceUnavailable,
+		Code:       "edge_stopping",
+		Title:      "The service is being restarted",
+		Detail:     "The server in front of this service is stopping, and had to end what was under way. Try again in a moment.",
+		RetryAfter: 5 * time.Second,
+	}
 	nodeDropped = &proxy.Problem{
 		Status: http.StatusServiceUnavailable,
 		Code:   "agent_away",

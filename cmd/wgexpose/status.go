@@ -61,6 +61,11 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 		_, err := fmt.Fprintln(a.stdout, printable(s.Revoked))
 		return err
 	}
+	if s.Problem != "" {
+		if _, err := fmt.Fprintln(a.stdout, "problem: "+printable(s.Problem)); err != nil {
+			return err
+		}
+	}
 	if !s.Running {
 		_, err := fmt.Fprintln(a.stdout, "not running: nothing is shared (wgexpose http, tcp or up)")
 		return err
