@@ -49,6 +49,10 @@ const (
 	// reportWait is how long a refused visitor's RST waits for the report
 	// that says why.
 	reportWait = 200 * time.Millisecond
+	// callAfter is how old a session may become while this agent's clock is
+	// behind, before the edge is asked to begin the next handshake. WireGuard
+	// begins one after 120 s, and gives a session up after 180 s.
+	callAfter = 100 * time.Second
 	// byeWait is for the edge to take note of a stream's end.
 	byeWait = 300 * time.Millisecond
 )
@@ -82,6 +86,10 @@ type link struct {
 	hold    <-chan struct{}
 	reports chan report
 
+	clock     *handshakeClock
+	callAfter time.Duration // see callAfter
+	call      atomic.Bool   // the edge is to begin the next handshake
+
 	how          Reach
 	streaming    atomic.Bool  // packets go over TLS
 	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
@@ -104,12 +112,12 @@ type report struct {
 	sent  chan struct{} // closed when it is on its way
 }
 
-func newLink(edge keys.Edge, key keys.Private, state edgesState, process string, set *set, hold <-chan struct{}, log *slog.Logger) *link {
+func newLink(edge keys.Edge, key keys.Private, state edgesState, process string, set *set, clock *handshakeClock, hold <-chan struct{}, log *slog.Logger) *link {
 	name := edgeName(edge)
 	l := &link{
 		edge: edge, name: name, key: key, self: state.Node, overlay: state.Overlay,
 		process: process, set: set, hold: hold, reports: make(chan report, maxDials), log: log.With("edge", name),
-		watchNetwork: netwatch.Watch,
+		watchNetwork: netwatch.Watch, clock: clock, callAfter: callAfter,
 	}
 	set.join(l)
 	return l
@@ -159,12 +167,19 @@ func (l *link) run(ctx context.Context) error {
 			attempts = 0
 			// After a restart, the edge calls the socket that it knows.
 			var path *pathError
-			fresh = errors.As(err, &path)
+			fresh = errors.As(err, &path) && l.clock.behind() == 0
 			continue // at once
 		}
-		fresh = true
 		l.log.Debug("no link", "attempt", attempts, "err", err)
-		l.set.linkState(l, LinkDown, err.Error())
+		var none *unreachableError
+		if wrong := l.clock.check(); wrong != nil && errors.As(err, &none) {
+			// The edge may call, at the address that it knows.
+			fresh = false
+			l.set.linkState(l, LinkDegraded, wrong.Error())
+		} else {
+			fresh = true
+			l.set.linkState(l, LinkDown, err.Error())
+		}
 		pause := min(time.Duration(attempts)*500*time.Millisecond, retryPause)
 		select {
 		case <-time.After(pause/2 + rand.N(pause/2+100*time.Millisecond)):
@@ -188,6 +203,11 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return false, err
 	}
 	edgeAddr := l.overlay.NodeAddr(tunnel.NodeID(l.edge.Node))
+	if n.heeded {
+		if err := l.clock.good(); err != nil {
+			l.log.Warn("a clock that is set back will not be noticed after a restart", "err", err)
+		}
+	}
 	client := control.NewClient(func(ctx context.Context) (net.Conn, error) {
 		return n.stack.DialTCP(ctx, netip.AddrPort{}, netip.AddrPortFrom(edgeAddr, tunnel.ControlPort))
 	})
@@ -311,6 +331,7 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 	defer tick.Stop()
 	event := time.Now()
 	sign, proof := event, event
+	shaken := event
 	probed := false // by a handshake, since proof
 	last, err := n.peer(l.edge.Key)
 	if err != nil {
@@ -336,7 +357,8 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 			sign = time.Now()
 		}
 		if !now.LastHandshake.Equal(last.LastHandshake) {
-			proof, probed = time.Now(), false
+			shaken = time.Now()
+			proof, probed = shaken, false
 			nonblocking(ask)
 		}
 		// Half of the silence is over: a probe, which any edge acknowledges.
@@ -344,6 +366,10 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 			nonblocking(ask)
 		}
 		last = now
+		if err := l.clock.goesOn(); err != nil {
+			l.log.Warn("a clock that is set back will not be noticed after a restart", "err", err)
+		}
+		l.call.Store(time.Since(shaken) > l.callAfter && l.clock.behind() > 0)
 		if time.Since(sign) > silence || time.Since(event) > maxSilence {
 			return silentFor(silence)
 		}
@@ -375,9 +401,9 @@ func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings
 		var err error
 		select {
 		case <-beat.C:
-			err = stream.Send(pings.ping())
+			err = stream.Send(l.beat(pings))
 		case <-ask:
-			err = stream.Send(pings.ping())
+			err = stream.Send(l.beat(pings))
 		case r := <-l.reports:
 			err = stream.Send(r.event)
 			close(r.sent)
@@ -390,6 +416,13 @@ func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings
 			return err
 		}
 	}
+}
+
+// beat is the next heartbeat.
+func (l *link) beat(pings pinger) control.AgentEvent {
+	e := pings.ping()
+	e.Call = l.call.Load()
+	return e
 }
 
 // report hands an event to the edge, and waits a moment for it to be on its

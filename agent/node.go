@@ -43,6 +43,7 @@ type node struct {
 	carrying  sync.WaitGroup   // streams' Run
 	trial     trial            // of UDP, while there is a stream
 	keepalive time.Duration    // of the peer; see settle
+	heeded    bool             // the last reach ended with an answer to a handshake of this side
 	known     []netip.AddrPort // the edge's, as last found
 	found     func()           // called when a way to the edge was found; may be nil
 	once      sync.Once        // of close

@@ -84,12 +84,16 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	})
 	defer func() { r.lost(r.roster.detach()) }()
 
+	clock, err := openClock(o.dir)
+	if err != nil {
+		r.log.Warn("a clock that was set back will not be noticed", "err", err)
+	}
 	// Links and guests outlive ctx: the drain needs them.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
-		l := newLink(edge, o.key, o.state, r.process, o.set, o.muster.all, o.log)
+		l := newLink(edge, o.key, o.state, r.process, o.set, clock, o.muster.all, o.log)
 		l.how, l.ends = r.cfg.Reach, ends
 		links.Go(func() {
 			if err := l.run(life); err != nil {

@@ -85,6 +85,7 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 	n.paths.Pin(nil)
 	n.dropStream() // whatever it was, it is not trusted any more
 	fail := &unreachableError{}
+	answers := n.paths.Answers()
 	before, err := n.handshake(edge.Key)
 	if err != nil {
 		return err
@@ -112,11 +113,18 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 		if n.stream == nil && n.streamsTo(edge) && (round > 0 || len(addrs) == 0) {
 			dial.begin(ctx)
 		}
-		news, err := n.try(ctx, edge.Key, n.targets(addrs, round), wait, before, dial.result)
+		targets, until := n.targets(addrs, round), time.Now().Add(wait)
+		news, err := n.try(ctx, edge.Key, targets, until, before, dial.result)
+		if err == nil && news.dialled != nil && news.dialled.err != nil {
+			// The rest of the round belongs to what was called.
+			dial.busy, fail.stream = false, news.dialled.err
+			news, err = n.try(ctx, edge.Key, nil, until, before, nil)
+		}
 		switch {
 		case err != nil:
 			return err
 		case news.done:
+			n.heeded = n.paths.Answers() != answers
 			return n.settle(edge.Key)
 		case news.nudged:
 			// Another network: what was tried so far counts for nothing.
@@ -125,10 +133,7 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 			}
 			round = -1
 		case news.dialled != nil:
-			dial.busy = false
-			if fail.stream = news.dialled.err; fail.stream != nil {
-				continue
-			}
+			dial.busy, fail.stream = false, nil
 			if err := n.useStream(*news.dialled); err != nil {
 				return err
 			}
@@ -195,9 +200,10 @@ type tried struct {
 	dialled *dialled // a dial of a stream has ended
 }
 
-// try calls targets and waits for a handshake that is newer than before.
-func (n *node) try(ctx context.Context, key keys.Public, targets []conn.Endpoint, wait time.Duration, before time.Time, stream <-chan dialled) (tried, error) {
-	end := time.NewTimer(wait)
+// try calls targets, if there are any, and waits until then for a handshake that
+// is newer than before.
+func (n *node) try(ctx context.Context, key keys.Public, targets []conn.Endpoint, until, before time.Time, stream <-chan dialled) (tried, error) {
+	end := time.NewTimer(time.Until(until))
 	defer end.Stop()
 	if len(targets) > 0 {
 		n.paths.Aim(targets...)

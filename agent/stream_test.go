@@ -262,3 +262,34 @@ func TestReachValidate(t *testing.T) {
 		}
 	}
 }
+
+// A dial that fails at once, as all do without a network, is no reason to begin
+// the next round: each forgets the handshake of the one before.
+func TestReachKeepsItsPaceWhenDialsFail(t *testing.T) {
+	e := newFakeEdge(t)
+	n, edge := invited(t, e)
+	hole, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hole.Close()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close() // refuses
+	edge.Endpoints = []keys.Endpoint{
+		{Kind: keys.EndpointUDP, Addr: hole.LocalAddr().String()},
+		{Kind: keys.EndpointHTTPS, Addr: ln.Addr().String()},
+	}
+	dials := 0
+	n.dialer = streamDialer{proxy: func(*url.URL) (*url.URL, error) { dials++; return nil, nil }}
+	err = n.reach(t.Context(), edge, 2*time.Second)
+	var none *unreachableError
+	if !errors.As(err, &none) || none.stream == nil {
+		t.Errorf("%v", err)
+	}
+	if dials == 0 || dials > 8 { // one a round, or two: the second is for a WebSocket
+		t.Errorf("%d dials within 2 s", dials)
+	}
+}

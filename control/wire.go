@@ -100,6 +100,7 @@ type AgentEvent struct {
 	Code   string    `json:"code,omitempty"`   // upstream: why not, one of the CodeUpstream constants
 	Error  string    `json:"error,omitempty"`  // upstream: why not, in words
 	At     time.Time `json:"at,omitzero"`      // when it was seen, by the agent's clock
+	Call   bool      `json:"call,omitempty"`   // heartbeat: begin a WireGuard handshake, since this agent's clock is behind and its own are ignored
 	Ping   uint64    `json:"ping,omitempty"`   // heartbeat: asks for one with this Pong; of meaning to the agent alone
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,7 +38,8 @@ type world struct {
 
 	edge, agent *process.Process
 	agentEnv    []string
-	agentArgs   []string // besides the usual ones
+	program     string // the agent's
+	clock       string // file with the offset of its clock
 
 	web    *origin.Web
 	sshd   *sshServer
@@ -49,6 +51,7 @@ type world struct {
 type worldOptions struct {
 	smallDisk bool // under the edge's state
 	noUDP     bool // before the agent joins
+	clock     bool // the agent's can be set, with setClock
 }
 
 func startWorld(t *testing.T, o worldOptions) *world {
@@ -58,6 +61,16 @@ func startWorld(t *testing.T, o worldOptions) *world {
 	w.agentEnv = []string{"HTTPS_PROXY=", "https_proxy=", "ALL_PROXY=", "all_proxy="}
 	if o.smallDisk {
 		mount(t, filepath.Dir(w.edgeDir()), "size=4m")
+	}
+	w.program = binary
+	if o.clock {
+		var err error
+		if w.program, err = wrongClock(); err != nil {
+			t.Fatal(err)
+		}
+		w.clock = filepath.Join(w.dir, "clock")
+		w.setClock(t, 0)
+		w.agentEnv = append(w.agentEnv, clockVariable+"="+w.clock)
 	}
 	w.lab.DNS.Set(edgeName, lab.Cloud)
 	if o.noUDP {
@@ -115,6 +128,18 @@ func (w *world) run(at *lab.Space, stdin string, args ...string) string {
 	return process.Run(w.t, process.Config{Path: binary, Args: args, Stdin: stdin, Env: w.agentEnv, Start: at.Start})
 }
 
+// try runs a command of the program to its end, and returns all that it said.
+func (w *world) try(at *lab.Space, args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := exec.Command(binary, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := at.Start(cmd); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	return out.String(), err
+}
+
 // startEdge starts the edge and waits until it serves.
 func (w *world) startEdge() {
 	w.t.Helper()
@@ -128,9 +153,9 @@ func (w *world) startEdge() {
 // startAgent starts the agent; its tunnels may not be up yet.
 func (w *world) startAgent() {
 	w.t.Helper()
-	w.agent = process.Start(w.t, process.Config{Name: "agent", Path: binary, Env: w.agentEnv, Start: w.atHome(), Args: append([]string{
+	w.agent = process.Start(w.t, process.Config{Name: "agent", Path: w.program, Env: w.agentEnv, Start: w.atHome(), Args: []string{
 		"up", "--json", "--state", w.agentDir(), "--config", w.configFile(), "--log-level", "debug",
-	}, w.agentArgs...)})
+	}})
 }
 
 func (w *world) awaitUp(name string) process.Event {

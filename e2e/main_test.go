@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func build(dir string) (string, error) {
+func build(dir string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "wgexpose")
 	if runtime.GOOS == "windows" {
 		path += ".exe"
@@ -39,6 +39,7 @@ func build(dir string) (string, error) {
 	if raced {
 		args = append(args, "-race")
 	}
+	args = append(args, flags...)
 	cmd := exec.Command("go", append(args, "./cmd/wgexpose")...)
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {

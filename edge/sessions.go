@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -265,6 +264,7 @@ type sessionHost struct {
 	domain   string
 	version  string
 	received func(keys.Public) (uint64, error) // bytes over WireGuard so far
+	call     func(keys.Public) error           // begin a WireGuard handshake
 	log      *slog.Logger
 }
 
@@ -302,6 +302,9 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			case control.EventUpstream:
 				live.Report(ev.Tunnel, upstreamFailure(ev))
 			case control.EventHeartbeat: // the answer tells the agent that it is heard
+				if ev.Call {
+					h.handshake(node)
+				}
 				err = stream.Send(control.ServerEvent{Type: control.EventHeartbeat, Pong: ev.Ping})
 			}
 		case ev := <-s.note:
@@ -321,6 +324,9 @@ func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stre
 			}
 			if line.isAway(now) {
 				h.turn(s, node, false) // until the next event
+				// It may be unable to begin: see control.AgentEvent.Call.
+				h.handshake(node)
+				look.Reset(h.timing.Away)
 			} else {
 				look.Reset(max(h.timing.Away/20, time.Millisecond))
 			}
@@ -352,6 +358,13 @@ func (h *sessionHost) linger(ctx context.Context, events <-chan control.AgentEve
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// handshake calls an agent at the address that WireGuard knows.
+func (h *sessionHost) handshake(node store.Node) {
+	if err := h.call(node.Key); err != nil {
+		h.log.Debug("call an agent", "agent", node.Name, "err", err)
 	}
 }
 
@@ -388,8 +401,12 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 		return err
 	}
 	peer, err := r.seen(ctx, node)
-	if err != nil {
-		return fmt.Errorf("note that %s is here: %w", node.Name, err)
+	switch {
+	case err != nil && (control.CodeOf(err) != "" || peer.Key.IsZero()):
+		return err
+	case err != nil:
+		// Served all the same: it is for the next start, and tried again.
+		r.log.Error("keep where an agent is", "agent", node.Name, "err", err)
 	}
 	s := newSession(from)
 	s.process = stream.Process

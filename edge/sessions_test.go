@@ -143,7 +143,7 @@ func (ss *sessions) await(t *testing.T, cond func() bool) {
 
 func testHost(away time.Duration, received func(keys.Public) (uint64, error)) *sessionHost {
 	return &sessionHost{
-		sessions: newSessions(), domain: "example.com", version: "test", received: received,
+		sessions: newSessions(), domain: "example.com", version: "test", received: received, call: func(keys.Public) error { return nil },
 		timing: Timing{Heartbeat: 10 * time.Millisecond, Away: away, Farewell: time.Minute},
 		log:    slog.New(slog.DiscardHandler),
 	}

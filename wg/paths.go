@@ -29,6 +29,7 @@ type Paths struct {
 	targets atomic.Pointer[[]conn.Endpoint]
 	pinned  atomic.Pointer[conn.Endpoint]
 	answer  atomic.Pointer[conn.Endpoint]
+	answers atomic.Uint64
 }
 
 var _ conn.Bind = (*Paths)(nil)
@@ -83,6 +84,9 @@ func (p *Paths) Answer() conn.Endpoint {
 	return nil
 }
 
+// Answers is how many answers to handshakes have come, of all.
+func (p *Paths) Answers() uint64 { return p.answers.Load() }
+
 // pinning makes a receive function that heeds Pin, and notes answers.
 func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
 	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
@@ -91,6 +95,7 @@ func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
 			if sizes[i] == device.MessageResponseSize && binary.LittleEndian.Uint32(bufs[i]) == device.MessageResponseType {
 				ep := eps[i]
 				p.answer.Store(&ep)
+				p.answers.Add(1)
 			}
 		}
 		if pin := p.pinned.Load(); pin != nil {
