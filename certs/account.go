@@ -84,8 +84,10 @@ func (l *live) forgetDeadAccount(ctx context.Context, a *certmagic.ACMEIssuer) (
 			continue
 		}
 		l.log.Warn("the ACME authority does not accept our account any more; making a new one", "ca", a.CA, "err", why)
-		if err := l.storage.Delete(ctx, path.Dir(file)); err != nil {
-			return forgotten, err
+		for _, gone := range []string{strings.TrimSuffix(file, ".key") + ".json", file, path.Dir(file)} {
+			if err := l.storage.Delete(ctx, gone); err != nil {
+				return forgotten, err
+			}
 		}
 		forgotten = true
 	}
