@@ -46,6 +46,7 @@ func Differences(a, b Agent) []string {
 		{"state", a.State == b.State},
 		{"transport", a.Transport == b.Transport},
 		{"proxy", a.Proxy == b.Proxy},
+		{"mtu", a.MTU == b.MTU},
 		{"certificates", a.Certificates == b.Certificates},
 		{"acme_email", a.ACMEEmail == b.ACMEEmail},
 		{"acme_ca", a.ACMECA == b.ACMECA},

@@ -18,6 +18,27 @@ import (
 
 func decimal(n uint16) string { return strconv.Itoa(int(n)) }
 
+// TestVerifiesUpstreamTLS: what is on this machine is not checked unasked.
+func TestVerifiesUpstreamTLS(t *testing.T) {
+	for upstream, want := range map[string]bool{
+		"https://127.0.0.1:8443": false, "https://localhost:8443": false, "https://[::1]:8443": false, "https://127.9.9.9": false,
+		"https://192.168.1.10:5001": true, "https://nas.lan": true, "https://localhost.example.com": true, "http://127.0.0.1:1": true,
+	} {
+		for _, said := range []string{"", "true", "false"} {
+			values := map[string]string{"kind": "http", "upstream": upstream}
+			expected := want
+			if said != "" {
+				values["upstream_tls_verify"] = said
+				expected = said == "true"
+			}
+			tun, _ := ParseTunnel("app", values)
+			if got := tun.VerifiesUpstreamTLS(); got != expected {
+				t.Errorf("%s, upstream_tls_verify %q: %v", upstream, said, got)
+			}
+		}
+	}
+}
+
 // agentText and edgeText load a file's text as if it were test.yml.
 func agentText(text string) (Agent, error) {
 	m, err := mergeDocument(nil, agentSettings(), parseDocument("test.yml", []byte(text)), tunnelsKey)

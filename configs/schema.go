@@ -160,7 +160,7 @@ func tunnelHelp(key string) string {
 		"hsts":                   "http: tell browsers to come over HTTPS alone for a year (Strict-Transport-Security), where the upstream says nothing of it",
 		"terminate_at":           "who ends TLS: the edge (http: unless it says otherwise), this agent with a certificate of its own, or the upstream itself (tls: unless it says otherwise)",
 		"proxy_protocol":         "tcp, tls: tell the upstream the visitor's address with a PROXY header",
-		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; true unless it says false",
+		"upstream_tls_verify":    "http: check the certificate of an https:// upstream; without it true, and false for one on this machine",
 		"listing":                "http: list a folder that has no index.html; true unless it says false",
 		"spa":                    "http: /index.html of a folder for pages that are no file, for single-page apps",
 		"inspect":                "http: show its requests on the inspector's page; true unless it says false",

@@ -24,7 +24,7 @@ type Tunnel struct {
 	HSTS              bool   // http: browsers are told to come over HTTPS alone
 	TerminateAt       string // tls: tunnel.AtEdge, tunnel.AtAgent, or empty for the upstream; http: tunnel.AtAgent, or empty for the edge
 	ProxyProtocol     int    // tcp, tls: 1 or 2 for a PROXY header to the upstream, 0 for none
-	UpstreamTLSVerify *bool  // http with an https:// upstream; nil means true
+	UpstreamTLSVerify *bool  // http with an https:// upstream; see VerifiesUpstreamTLS
 	Folder            string // http with a file:// upstream: its absolute path
 	Listing           *bool  // of a folder: list what has no index.html; nil means true
 	Inspect           *bool  // http: its requests are shown where those of others are; nil means true
@@ -35,6 +35,22 @@ type Tunnel struct {
 	CIDRDeny       []netip.Prefix
 	RequestHeader  tunnel.HeaderRules // http
 	ResponseHeader tunnel.HeaderRules // http
+}
+
+// VerifiesUpstreamTLS reports whether the certificate of an https:// upstream is
+// checked: as the user says, and otherwise unless it is on this machine. Nobody is
+// between this machine and itself, and programs on it sign their certificates
+// themselves.
+func (t Tunnel) VerifiesUpstreamTLS() bool {
+	if t.UpstreamTLSVerify != nil {
+		return *t.UpstreamTLSVerify
+	}
+	u, err := tunnel.ParseUpstream(t.Kind, t.Upstream)
+	if err != nil || u.Scheme != "https" {
+		return true
+	}
+	addr, err := netip.ParseAddr(u.Host)
+	return u.Host != "localhost" && (err != nil || !addr.Unmap().IsLoopback())
 }
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.

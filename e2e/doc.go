@@ -5,6 +5,8 @@
 //	s := startSystem(t, web, shell)           // an edge, an agent, their tunnels
 //	curl(t, "--cacert", s.ca, s.url("web"))   // a visitor
 //
+// The folder apps has programs that people share, and what they need from npm.
+//
 // Run it with make e2e. A test that needs a program which is not installed
 // skips and names it; with WGEXPOSE_REQUIRE_TOOLS=1 it fails. With
 // WGEXPOSE_E2E_RACE=1 the binary is built with the race detector.

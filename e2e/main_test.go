@@ -26,7 +26,9 @@ func TestMain(m *testing.M) {
 	} else {
 		code = m.Run()
 	}
-	os.RemoveAll(dir)
+	for _, d := range append(madeDirs, dir) {
+		os.RemoveAll(d)
+	}
 	os.Exit(code)
 }
 

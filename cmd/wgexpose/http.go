@@ -92,7 +92,7 @@ rules for headers.`,
 	cmd.Flags().BoolVar(&hsts, "hsts", false, "tell browsers to come over HTTPS alone for a year, where the target says nothing of it")
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
-	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target")
+	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target; on this machine only if this is given")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	out.flags(cmd)
 	takeHabits(cmd.Flags())

@@ -166,7 +166,7 @@ func agentTunnels(in []configs.Tunnel, hashes passwordHashes) ([]agent.Tunnel, e
 			},
 			ProxyProtocol:       t.ProxyProtocol,
 			Uninspected:         t.Inspect != nil && !*t.Inspect,
-			InsecureUpstreamTLS: t.UpstreamTLSVerify != nil && !*t.UpstreamTLSVerify,
+			InsecureUpstreamTLS: !t.VerifiesUpstreamTLS(),
 		}
 	}
 	return out, nil
