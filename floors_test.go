@@ -47,12 +47,13 @@ var floors = map[string]int{
 	// For tests, see testSupport.
 	"store/storetest":  2,
 	"internal/ports":   0,
+	"internal/zone":    0,
 	"internal/harness": 4,
 	"internal/browser": 0,
 }
 
 // testSupport are the packages that tests alone may import.
-var testSupport = []string{"store/storetest", "internal/ports", "internal/harness", "internal/browser"}
+var testSupport = []string{"store/storetest", "internal/ports", "internal/zone", "internal/harness", "internal/browser"}
 
 // restricted says who may import a package of another module, tests included.
 var restricted = []struct {

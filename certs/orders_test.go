@@ -16,6 +16,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/wgexpose/wgexpose/internal/zone"
 )
 
 // domain is one that no other test has: certmagic shares maps between Managers.
@@ -42,15 +44,19 @@ func shown(t *testing.T, m *Manager, host string) *x509.Certificate {
 // same Manager.
 func TestPebbleDNS(t *testing.T) {
 	domain := domain(t)
-	z := newZone(t, domain+".")
+	z := zone.New(t, domain+".")
 	e := new(fakeEdge)
 	httpLn, httpsLn := e.listen(t)
-	ca, _, stopCA := pebble{edge: e, dns: z.addr}.start(t)
+	ca, _, stopCA := pebble{edge: e, dns: z.Addr}.start(t)
 	f := newFront(t, ca)
 	hosts := []string{"a." + domain, "b." + domain, "deep.a." + domain, "shop." + domain + "er.example"}
 	dir := t.TempDir()
 	cfg := Config{
-		Mode: ACME, Domain: domain, Storage: dir, Allowed: tableOf(hosts...).has, DNS: z.dns(), Issuers: []Issuer{f.issuer},
+		Mode: ACME, Domain: domain, Storage: dir, Allowed: tableOf(hosts...).has, DNS: &DNS{
+			Provider:  "rfc2136",
+			Options:   map[string]Secret{"server": Secret(z.Updates), "key_name": zone.KeyName, "key": zone.Key},
+			Resolvers: []string{z.Addr},
+		}, Issuers: []Issuer{f.issuer},
 	}
 	m, stop := start(t, cfg)
 	e.serve(t, m, httpLn, httpsLn)
@@ -71,11 +77,9 @@ func TestPebbleDNS(t *testing.T) {
 	if !m.Covers("new." + domain) {
 		t.Error("a new name is not covered")
 	}
-	z.mu.Lock()
-	if z.updates == 0 || z.countLocked() != 0 {
-		t.Errorf("%d updates of the zone, and %d records are left", z.updates, z.countLocked())
+	if updates, records := z.Changes(); updates == 0 || records != 0 {
+		t.Errorf("%d updates of the zone, and %d records are left", updates, records)
 	}
-	z.mu.Unlock()
 
 	// Restarted without the authority, it has them all.
 	stop()

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/wgexpose/wgexpose/internal/ports"
+	"github.com/wgexpose/wgexpose/internal/zone"
 )
 
 // An edge with the two listeners of a Manager's challenges.
@@ -140,7 +141,7 @@ func (p pebble) start(t *testing.T) (directory, root string, stop func()) {
 		}
 	}
 	if p.dns == "" {
-		p.dns = newZone(t, "").addr
+		p.dns = zone.New(t, "").Addr
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", p.dns)

@@ -51,7 +51,7 @@ func TestEdgeSeesOnlyCiphertext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := pebble.Start(t, tlsPort)
+	ca := pebble.Start(t, pebble.Options{TLSPort: tlsPort})
 	settings := fmt.Sprintf("certificates: acme\nacme_ca: %s\nacme_root: %s\nacme_email: me@example.com\n", ca.Directory, ca.Root)
 	s.share(settings,
 		share{name: "private", kind: "http", upstream: upstream.URL, more: "terminate_at: agent"},

@@ -1,8 +1,8 @@
-// Package pebble runs Pebble, the test authority of Let's Encrypt, and a name server
-// that leads every name to this machine.
+// Package pebble runs Pebble, the test authority of Let's Encrypt.
 package pebble
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/e2e/process"
 	"github.com/wgexpose/wgexpose/internal/ports"
+	"github.com/wgexpose/wgexpose/internal/zone"
 )
 
 // Authority is an ACME authority that runs until the test ends.
@@ -30,10 +31,23 @@ type Authority struct {
 	Issuers   *x509.CertPool // roots of what it issues
 }
 
-// Start starts an authority that comes to tlsPort of 127.0.0.1 for TLS-ALPN-01. It
-// rejects some nonces, as it does by itself. The test is skipped without Pebble.
-func Start(t testing.TB, tlsPort int) Authority {
+// Options say where an authority looks for proofs. Zero fields are nowhere.
+type Options struct {
+	TLSPort  int    // of 127.0.0.1, for TLS-ALPN-01
+	HTTPPort int    // of 127.0.0.1, for HTTP-01
+	DNS      string // HOST:PORT to ask, for DNS-01; "" leads every name to this machine
+}
+
+// nowhere is a port on which nobody answers.
+const nowhere = 1
+
+// Start starts an authority. It rejects some nonces, as it does by itself. The test
+// is skipped without Pebble.
+func Start(t testing.TB, o Options) Authority {
 	t.Helper()
+	if o.DNS == "" {
+		o.DNS = zone.New(t, "").Addr
+	}
 	program := process.Need(t, "pebble")
 	dir := t.TempDir()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,7 +72,7 @@ func Start(t testing.TB, tlsPort int) Authority {
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": listen, "managementListenAddress": manage,
 		"certificate": filepath.Join(dir, "tls.crt"), "privateKey": filepath.Join(dir, "tls.key"),
-		"tlsPort": tlsPort, "httpPort": 1, // nobody answers there
+		"tlsPort": cmp.Or(o.TLSPort, nowhere), "httpPort": cmp.Or(o.HTTPPort, nowhere),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +87,7 @@ func Start(t testing.TB, tlsPort int) Authority {
 	}
 	p := process.Start(t, process.Config{
 		Name: "pebble", Path: program, Env: []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"},
-		Args: []string{"-config", filepath.Join(dir, "config.json"), "-dnsserver", nameserver(t)},
+		Args: []string{"-config", filepath.Join(dir, "config.json"), "-dnsserver", o.DNS},
 	})
 	p.Poll("pebble listens", func() bool { return reachable(listen) && reachable(manage) })
 	a := Authority{Directory: "https://" + listen + "/dir", Root: filepath.Join(dir, "tls.crt"), Issuers: x509.NewCertPool()}
@@ -108,54 +122,4 @@ func get(t testing.TB, trust *x509.CertPool, url string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// nameserver answers 127.0.0.1 to each question for an address, and nothing to all
-// others (RFC 1035, section 4.1).
-func nameserver(t testing.TB) (addr string) {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			if reply := answer(buf[:n]); reply != nil {
-				conn.WriteTo(reply, from) // whoever asks asks again
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		conn.Close()
-		<-done
-	})
-	return conn.LocalAddr().String()
-}
-
-// answer makes a reply of a query with one question; nil: it is none.
-func answer(query []byte) []byte {
-	const header = 12
-	end := header
-	for end < len(query) && query[end] != 0 { // labels of the name
-		end += 1 + int(query[end])
-	}
-	end += 5 // its last zero, type, class
-	if end > len(query) {
-		return nil
-	}
-	reply := append([]byte(nil), query[:end]...)
-	reply[2], reply[3] = 0x84, 0x80 // a response, authoritative; recursion available
-	copy(reply[4:header], []byte{0, 1, 0, 0, 0, 0, 0, 0})
-	if query[end-4] == 0 && query[end-3] == 1 { // A
-		reply[7] = 1
-		reply = append(reply, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1)
-	}
-	return reply
 }

@@ -1,4 +1,10 @@
-package certs
+// Package zone is a DNS server for tests: 127.0.0.1 for every name, and TXT records
+// of one zone that are set by signed updates (RFC 2136), as an edge with DNS-01
+// does.
+//
+//	z := zone.New(t, "example.test.")
+//	// with provider rfc2136, server z.Updates, zone.KeyName, zone.Key, resolver z.Addr
+package zone
 
 import (
 	"net"
@@ -11,39 +17,39 @@ import (
 
 // The key that updates of a zone are signed with (RFC 8945).
 const (
-	zoneKeyName = "edge-key."
-	zoneKey     = "c2VjcmV0IG9mIHRoZSB6b25l" // base64
+	KeyName = "edge-key."
+	Key     = "c2VjcmV0IG9mIHRoZSB6b25l" // base64
 )
 
-// zone is a DNS server on UDP and TCP: 127.0.0.1 for every name, and TXT records
-// that are set by signed updates (RFC 2136).
-type zone struct {
+// Zone is a server that runs until the test ends.
+type Zone struct {
+	Addr    string // HOST:PORT of UDP, for questions
+	Updates string // HOST:PORT of TCP, for updates
+
 	name string // "example.test."; "" for a server without a zone
-	addr string // UDP
-	sets string // TCP, for updates
 
 	mu      sync.Mutex          // guards all below
 	txt     map[string][]string // by name
-	most    int                 // TXT records that there were at one time
 	updates int                 // that were accepted
 }
 
-func newZone(t *testing.T, name string) *zone {
+// New starts a server for the zone; name is "example.test.", or "" for none.
+func New(t testing.TB, name string) *Zone {
 	t.Helper()
-	z := &zone{name: name, txt: make(map[string][]string)}
+	z := &Zone{name: name, txt: make(map[string][]string)}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	z.addr = udp.LocalAddr().String()
+	z.Addr = udp.LocalAddr().String()
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	z.sets = tcp.Addr().String()
+	z.Updates = tcp.Addr().String()
 	var wg sync.WaitGroup
 	for _, s := range []*dns.Server{{PacketConn: udp}, {Listener: tcp}} {
-		s.Handler, s.TsigSecret = z, map[string]string{zoneKeyName: zoneKey}
+		s.Handler, s.TsigSecret = z, map[string]string{KeyName: Key}
 		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept } // updates too
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
@@ -56,16 +62,18 @@ func newZone(t *testing.T, name string) *zone {
 	return z
 }
 
-// dns is how a Manager sets records of the zone.
-func (z *zone) dns() *DNS {
-	return &DNS{
-		Provider:  "rfc2136",
-		Options:   map[string]Secret{"server": Secret(z.sets), "key_name": zoneKeyName, "key": zoneKey},
-		Resolvers: []string{z.addr},
+// Changes is how many updates were accepted, and how many TXT records there are.
+func (z *Zone) Changes() (updates, records int) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, values := range z.txt {
+		records += len(values)
 	}
+	return z.updates, records
 }
 
-func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+// ServeDNS implements dns.Handler.
+func (z *Zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	r := new(dns.Msg)
 	r.SetReply(q)
 	r.Authoritative, r.RecursionAvailable = true, true
@@ -80,7 +88,7 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_ = w.WriteMsg(r) // the client asks again
 }
 
-func (z *zone) update(w dns.ResponseWriter, q, r *dns.Msg) {
+func (z *Zone) update(w dns.ResponseWriter, q, r *dns.Msg) {
 	if q.IsTsig() == nil || w.TsigStatus() != nil || len(q.Question) != 1 || q.Question[0].Name != z.name {
 		r.Rcode = dns.RcodeRefused
 		return
@@ -106,17 +114,9 @@ func (z *zone) update(w dns.ResponseWriter, q, r *dns.Msg) {
 		}
 		z.txt[name] = kept
 	}
-	z.most = max(z.most, z.countLocked())
 }
 
-func (z *zone) countLocked() (n int) {
-	for _, values := range z.txt {
-		n += len(values)
-	}
-	return n
-}
-
-func (z *zone) answer(q dns.Question, r *dns.Msg) {
+func (z *Zone) answer(q dns.Question, r *dns.Msg) {
 	header := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 1}
 	switch name := strings.ToLower(q.Name); q.Qtype {
 	case dns.TypeA:
