@@ -22,6 +22,7 @@ const module = "github.com/wgexpose/wgexpose"
 var floors = map[string]int{
 	"keys":         0,
 	"meter":        0,
+	"listening":    0,
 	"statedir":     0,
 	"tunnel":       0,
 	"relay":        0,

@@ -63,6 +63,7 @@ type Config struct {
 	Dir     *statedir.Dir // of an agent that has joined
 	Tunnels []Tunnel      // at least one
 	Keep    bool          // go on while any of several tunnels is good
+	Health  bool          // have it told at once that an upstream is down, or back; else the first visitor finds out
 	Reach   Reach         // of the process that holds the links
 	Inspect Inspect       // of the requests of http tunnels, by the process that holds the links; the first that asks for it says how
 	Version string        // of the program

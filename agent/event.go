@@ -66,8 +66,10 @@ type Event struct {
 func (e Event) same(o Event) bool {
 	a, b := e.Error, o.Error
 	e.Time, o.Time, e.Error, o.Error = time.Time{}, time.Time{}, nil, nil
-	if e != o || (a == nil) != (b == nil) {
-		return false
-	}
-	return a == nil || *a == *b
+	return e == o && sameError(a, b)
+}
+
+// sameError reports whether two errors, or none, say the same.
+func sameError(a, b *control.Error) bool {
+	return a == b || a != nil && b != nil && *a == *b
 }

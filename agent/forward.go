@@ -54,6 +54,7 @@ type served struct {
 	named   string                      // by the user, else by the edge; "" until then
 	answers map[*link]control.Published // of edges whose link is up
 	failure *control.Error              // of the last dial of the upstream; nil when it succeeded
+	instead string                      // what listens there instead, for the user
 	last    Event                       // as last told
 }
 

@@ -105,6 +105,9 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 		})
 	}
 	links.Go(func() { ends.run(life) })
+	if r.cfg.Health {
+		links.Go(func() { (&upstreams{set: o.set}).run(life) })
+	}
 	guests := newGuests(o, listener)
 	var accept errgroup.Group
 	accept.Go(guests.accept)

@@ -469,12 +469,18 @@ func (s *set) answered(l *link, version uint64, reply control.PublishReply) {
 // that is news.
 func (s *set) dialled(t *served, failure *control.Error) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := t.failure
-	t.failure = failure
-	if (was == nil) == (failure == nil) && (was == nil || *was == *failure) {
+	news := !sameError(t.failure, failure)
+	s.mu.Unlock()
+	if !news {
 		return false
 	}
+	hint := t.hint(failure) // takes its time
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sameError(t.failure, failure) {
+		return false // another dial has told it meanwhile
+	}
+	t.failure, t.instead = failure, hint
 	if t.last.State != TunnelGone {
 		s.refreshLocked(t)
 	}
@@ -507,7 +513,7 @@ func (s *set) refreshLocked(t *served) {
 		s.tellLocked(t, e, false)
 	case url != "":
 		e := s.eventOf(t, TunnelError)
-		e.PublicURL, e.Error = url, t.failure
+		e.PublicURL, e.Error, e.Hint = url, t.failure, t.instead
 		s.tellLocked(t, e, false)
 	case refused != nil:
 		e := s.eventOf(t, TunnelError)

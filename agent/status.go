@@ -51,6 +51,7 @@ type TunnelStatus struct {
 	PublicURL   string         `json:"public_url,omitempty"`
 	Upstream    string         `json:"upstream"`
 	Error       *control.Error `json:"error,omitempty"`
+	Hint        string         `json:"hint,omitempty"`      // see Event
 	Connections int            `json:"connections"`         // now, with those whose upstream is being dialled
 	Conns       meter.Metrics  `json:"conns"`               // of those that reached the upstream, since this process holds the links
 	Inspected   bool           `json:"inspected,omitempty"` // its requests are read along
@@ -126,7 +127,7 @@ func (s *set) status(st *Status, of int) {
 		}
 		ts := TunnelStatus{
 			Name: t.named, Kind: t.Kind, State: t.last.State, PublicURL: t.last.PublicURL, Upstream: t.Spec.Upstream,
-			Error: t.last.Error, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
+			Error: t.last.Error, Hint: t.last.Hint, Connections: t.conns.count(), Conns: t.passed.Read(now), PID: t.claim.pid,
 			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.wanted.Uninspected,
 		}
 		if in := s.inspection.running.Load(); in != nil && ts.Inspected {

@@ -143,7 +143,7 @@ func TestScreenErrors(t *testing.T) {
 	target := down.Addr().String()
 	down.Close()
 	x := startTerminal(t, 80, 24, nil, "http", target, "--name", "app", "--state", s.agentDir(), "--web-addr", "127.0.0.1:0")
-	x.shows("app  up")
+	x.shows("app  upstream down  https://app.localhost:", "connection refused by "+target)
 
 	// The same name a second time.
 	y := startTerminal(t, 80, 24, nil, "http", "1", "--name", "app", "--state", s.agentDir(), "--web-addr", "127.0.0.1:0")

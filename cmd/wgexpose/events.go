@@ -97,6 +97,9 @@ func tunnelLine(e agent.Event) string {
 		line = e.PublicURL + " -> " + e.Upstream
 	case e.Error != nil:
 		line += ": " + e.Error.Message
+		if e.Hint != "" {
+			line += "; " + e.Hint
+		}
 	case e.State == agent.TunnelAway:
 		line += ": visitors are told to come back later"
 	}

@@ -103,6 +103,7 @@ func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
 		Dir:     s.dir,
 		Tunnels: s.specs,
 		Keep:    s.keep,
+		Health:  true,
 		Reach:   agent.Reach{Transport: s.cfg.Transport, Proxy: s.cfg.Proxy, MTU: s.cfg.MTU},
 		Inspect: inspectOf(s.cfg),
 		Updates: updates,
