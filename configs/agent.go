@@ -11,6 +11,9 @@ import (
 	"github.com/wgexpose/wgexpose/statedir"
 )
 
+// DefaultWebAddr is where the inspector's page is, unless it is told otherwise.
+const DefaultWebAddr = "127.0.0.1:4040"
+
 // Agent is what an agent is told from outside.
 type Agent struct {
 	File      string   // the file that was read, or would have been if it were there
@@ -75,7 +78,7 @@ func agentSettings() []setting {
 		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
 		{"acme_root", "", "`FILE` with the root certificates to trust for that authority's own address, in PEM"},
 		{"inspect", "true", "show the requests of http tunnels on a local page"},
-		{"web_addr", "127.0.0.1:4040", "`ADDRESS` of that page; when its port is taken, one of the next nine"},
+		{"web_addr", DefaultWebAddr, "`ADDRESS` of that page; when its port is taken, one of the next nine"},
 		{"inspect_unmask", "false", "show cookies, passwords and the like there, too"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},

@@ -29,7 +29,7 @@ type feed struct {
 	events   []agent.Event
 	status   *agent.Status // without its visits
 	visits   []agent.Visit
-	notes    []string
+	notes    []Note
 	stopping bool
 
 	err      io.Writer
@@ -67,10 +67,10 @@ func (f *feed) setStatus(st agent.Status) {
 	f.signal()
 }
 
-func (f *feed) setNotes(lines []string) {
+func (f *feed) setNotes(notes []Note) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.notes = lines
+	f.notes = notes
 	f.signal()
 }
 
@@ -137,7 +137,7 @@ type news struct {
 	status   *agent.Status
 	visits   []agent.Visit
 	lines    []string // of the log, the newest few
-	notes    []string
+	notes    []Note
 	stopping bool
 }
 

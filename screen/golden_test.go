@@ -196,7 +196,7 @@ func TestUntrusted(t *testing.T) {
 		{ID: "1", Tunnel: evil, Start: noon, Visitor: evil, Method: evil, Path: evil, Error: evil},
 		{ID: "2", Tunnel: evil, Start: noon, Visitor: evil, Error: evil},
 	}})
-	m.feed.setNotes([]string{evil})
+	m.feed.setNotes([]Note{{Text: evil}, {Text: evil, Command: true}})
 	fmt.Fprintln(m.feed, evil)
 	m.news()
 	m.Update(openedMsg{errors.New(evil)})

@@ -22,7 +22,7 @@ type model struct {
 	inspector string         // URL; "" while there is none
 	visits    []*agent.Visit // in the order of their beginning
 	byID      map[string]*agent.Visit
-	notes     []string
+	notes     []Note
 	lines     []string // of the log, the newest few
 	stopping  bool
 

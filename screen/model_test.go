@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestSizes(t *testing.T) {
 		m.feed.event(tunnelUp(fmt.Sprintf("more-%d", i), tunnel.HTTP, fmt.Sprintf("https://more-%d.example.com", i), "http://127.0.0.1:9000"))
 		fmt.Fprintf(m.feed, "line %d\n", i)
 	}
-	m.feed.setNotes([]string{strings.Repeat("a note ", 30)})
+	m.feed.setNotes([]Note{{Text: strings.Repeat("a note ", 30)}})
 	m.news()
 	for _, code := range []bool{false, true} {
 		m.code = code
@@ -221,5 +222,30 @@ func TestRun(t *testing.T) {
 	}
 	if after.String() != "a line of the log\n" {
 		t.Errorf("the normal screen has %q", after.String())
+	}
+}
+
+// A command that was broken into lines is the same command for a shell.
+func TestWrapCommand(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("sh is not installed")
+	}
+	command := "printf '[%s]' --cacert /tmp/wgexpose-demo-880360484/ca.pem --resolve demo.localhost:8443:127.0.0.1 https://demo.localhost:8443/"
+	want, err := exec.Command(sh, "-c", command).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for width := 10; width < 140; width++ {
+		lines := wrapCommand(command, width)
+		for _, line := range lines {
+			if len(line) > width {
+				t.Errorf("%d columns: %q", width, line)
+			}
+		}
+		got, err := exec.Command(sh, "-c", strings.Join(lines, "\n")).Output()
+		if err != nil || string(got) != string(want) {
+			t.Errorf("%d columns: %q, %v", width, got, err)
+		}
 	}
 }

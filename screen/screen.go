@@ -83,8 +83,14 @@ func (s *Screen) Event(e agent.Event) { s.feed.event(e) }
 // blocks.
 func (s *Screen) Status(st agent.Status) { s.feed.setStatus(st) }
 
-// Notes shows lines below the tunnels where there is room for all of them.
-func (s *Screen) Notes(lines ...string) { s.feed.setNotes(lines) }
+// Note is some lines of text for the user.
+type Note struct {
+	Text    string
+	Command bool // a line for a shell, which stays one where it has to be broken
+}
+
+// Notes shows notes below the tunnels where there is room for all of them.
+func (s *Screen) Notes(notes ...Note) { s.feed.setNotes(notes) }
 
 // Stopping shows that the end has begun.
 func (s *Screen) Stopping() { s.feed.setStopping() }

@@ -271,6 +271,34 @@ func wrap(text string, width, most int) []string {
 	return parts
 }
 
+// wrapCommand breaks a line for a POSIX shell so that it still is one when it is
+// copied from the screen.
+func wrapCommand(command string, width int) []string {
+	const more = " \\" // at the end of a line that goes on
+	var lines []string
+	line := ""
+	for _, word := range strings.Split(command, " ") {
+		switch {
+		case line == "" && len(lines) == 0:
+			line = word
+		case line == "": // the word before filled its line to the end
+			line = " " + word
+		case ansi.StringWidth(line+" "+word+more) <= width:
+			line += " " + word
+		default:
+			lines, line = append(lines, line+more), word
+		}
+		for ansi.StringWidth(line+more) > width && width > 2 { // a word that is too long for any line
+			start := ansi.Truncate(line, width-1, "")
+			if start == "" {
+				break
+			}
+			lines, line = append(lines, start+"\\"), line[len(start):]
+		}
+	}
+	return append(lines, line)
+}
+
 // numbers are those of a tunnel: of its requests where they are read along, else
 // of its connections.
 func numbers(r *row) string {
@@ -291,7 +319,11 @@ func numbers(r *row) string {
 func (m *model) noteLines(room int) []string {
 	var lines []string
 	for _, note := range m.notes {
-		lines = append(lines, wrap(clean(note), m.width, m.height)...)
+		if note.Command {
+			lines = append(lines, wrapCommand(clean(note.Text), m.width)...)
+		} else {
+			lines = append(lines, wrap(clean(note.Text), m.width, m.height)...)
+		}
 	}
 	if len(lines) == 0 || len(lines) >= room {
 		return nil

@@ -189,6 +189,7 @@ func (d *demo) agent(ctx context.Context, edgeDir *statedir.Dir, ready edge.Read
 				{Spec: tunnel.Spec{Name: "demo", Kind: tunnel.HTTP, Upstream: "http://" + web.Addr().String()}},
 				{Spec: tunnel.Spec{Name: "echo", Kind: tunnel.TCP, Upstream: "tcp://" + echo.Addr().String()}},
 			},
+			Inspect: agent.Inspect{Addr: configs.DefaultWebAddr},
 			Version: buildVersion(),
 			Events:  waiting.event,
 			Logger:  d.log,
@@ -249,6 +250,7 @@ type demoEvents struct {
 	ready edge.Ready
 	ca    string
 	urls  map[string]string // by tunnel
+	page  string            // the inspector's, "" when it could not be opened
 	told  bool
 }
 
@@ -263,6 +265,9 @@ func (d *demoEvents) event(e agent.Event) {
 	} else {
 		wrong(e)
 	}
+	if e.Event == agent.EventInspector && e.State == agent.InspectorUp {
+		d.page = e.URL
+	}
 	if e.Event == agent.EventTunnel && e.State == agent.TunnelUp {
 		d.urls[e.Name] = e.PublicURL
 	}
@@ -271,7 +276,9 @@ func (d *demoEvents) event(e agent.Event) {
 	}
 	d.told = true
 	if d.live != nil {
-		d.live.Notes("A browser asks about the certificate, which comes from the demo's own CA; curl is told to trust it:", d.curl())
+		d.live.Notes(
+			screen.Note{Text: "A browser asks about the certificate, which comes from the demo's own CA; curl is told to trust it:"},
+			screen.Note{Text: d.curl(), Command: true})
 	} else {
 		d.tell()
 	}
@@ -298,13 +305,16 @@ func (d *demoEvents) curl() string {
 }
 
 func (d *demoEvents) tell() {
-	curl := d.curl()
+	curl, inspector := d.curl(), ""
+	if d.page != "" {
+		inspector = "\n  requests   " + d.page
+	}
 	// Nobody may be reading, which is no reason to stop.
 	fmt.Fprintf(d.stdout, `wgexpose demo: edge, agent and app in one process, joined by WireGuard over loopback
 
   edge       https on %s, wireguard on %s (udp)
   web app    %s
-  tcp echo   %s
+  tcp echo   %s%s
 
 A page, a WebSocket and a streamed answer. A browser asks about the certificate,
 which comes from the demo's own CA; curl is told to trust it:
@@ -313,7 +323,7 @@ which comes from the demo's own CA; curl is told to trust it:
   %sstream
 
 Ctrl-C ends it and removes everything.
-`, bound(d.ready.HTTPS), bound(d.ready.WG), d.urls["demo"], d.urls["echo"],
+`, bound(d.ready.HTTPS), bound(d.ready.WG), d.urls["demo"], d.urls["echo"], inspector,
 		curl, strings.Replace(curl, "curl ", "curl --no-buffer ", 1))
 }
 
