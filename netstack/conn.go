@@ -25,6 +25,7 @@ type Conn struct {
 	local, remote netip.AddrPort
 
 	readable, writable chan struct{} // tokens: the endpoint may be ready
+	whenReadable       atomic.Pointer[func()]
 	entries            [2]waiter.Entry
 	queue              *waiter.Queue
 
@@ -60,7 +61,7 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 		closed:   make(chan struct{}),
 	}
 	ends := waiter.EventHUp | waiter.EventErr
-	c.entries[0].Init(waiter.ChannelNotifier(c.readable), waiter.ReadableEvents|ends)
+	c.entries[0].Init((*readableNotifier)(c), waiter.ReadableEvents|ends)
 	c.entries[1].Init(waiter.ChannelNotifier(c.writable), waiter.WritableEvents|ends)
 	wq.EventRegister(&c.entries[0])
 	wq.EventRegister(&c.entries[1])
@@ -70,6 +71,47 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 		c.peer.measured(info.RTT)
 	}
 	return c
+}
+
+// readableNotifier is a Conn as the endpoint's waiter queue calls it.
+type readableNotifier Conn
+
+// NotifyEvent implements waiter.EventListener. It may be called under locks of
+// the endpoint.
+func (n *readableNotifier) NotifyEvent(waiter.EventMask) {
+	c := (*Conn)(n)
+	select {
+	case c.readable <- struct{}{}:
+	default: // a token is there already
+	}
+	c.callWhenReadable()
+}
+
+// callWhenReadable calls what WhenReadable was given, if it was not yet.
+func (c *Conn) callWhenReadable() {
+	if f := c.whenReadable.Swap(nil); f != nil {
+		(*f)()
+	}
+}
+
+// WhenReadable reports whether Read would not block. If it would, f is called,
+// once, as soon as that may have changed: data, the end or an error is there,
+// the read deadline has passed, or the connection was closed. f must not block
+// and must not use the connection. Only one f waits at a time, for which no
+// goroutine needs to; it is what an idle connection costs least.
+func (c *Conn) WhenReadable(f func()) bool {
+	c.whenReadable.Store(&f)
+	if !c.wouldRead() {
+		return false
+	}
+	// Unless f is being called at this moment.
+	return c.whenReadable.CompareAndSwap(&f, nil)
+}
+
+// wouldRead tells whether Read would return at once.
+func (c *Conn) wouldRead() bool {
+	return c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents != 0 ||
+		isClosed(c.closed) || c.readDeadline.hasPassed()
 }
 
 // Read implements net.Conn.
@@ -83,8 +125,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		passed := c.readDeadline.done()
-		if isClosed(passed) {
+		if c.readDeadline.hasPassed() {
 			return 0, c.opError("read", errDeadline)
 		}
 		w := tcpip.SliceWriter(p)
@@ -100,7 +141,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 			return 0, c.opError("read", err)
 		}
-		if err := c.wait("read", c.readable, passed); err != nil {
+		if err := c.wait("read", c.readable, c.readDeadline.done()); err != nil {
 			return 0, err
 		}
 	}
@@ -118,8 +159,7 @@ func (c *Conn) moderate(n int) {
 // there. It takes no buffer to wait, which is what an idle connection costs.
 func (c *Conn) WaitReadable() error {
 	for {
-		passed := c.readDeadline.done()
-		if isClosed(passed) {
+		if c.readDeadline.hasPassed() {
 			return c.opError("read", errDeadline)
 		}
 		if isClosed(c.closed) {
@@ -128,7 +168,7 @@ func (c *Conn) WaitReadable() error {
 		if c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents != 0 {
 			return nil
 		}
-		if err := c.wait("read", c.readable, passed); err != nil {
+		if err := c.wait("read", c.readable, c.readDeadline.done()); err != nil {
 			return err
 		}
 	}
@@ -145,8 +185,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer c.source.Reset(nil)
 	done := 0
 	for done < len(p) {
-		passed := c.writeDeadline.done()
-		if isClosed(passed) {
+		if c.writeDeadline.hasPassed() {
 			return done, c.opError("write", errDeadline)
 		}
 		c.source.Reset(p[done:])
@@ -158,7 +197,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
 			return done, c.opError("write", c.explain(terr))
 		}
-		if err := c.wait("write", c.writable, passed); err != nil {
+		if err := c.wait("write", c.writable, c.writeDeadline.done()); err != nil {
 			return done, err
 		}
 	}
@@ -241,6 +280,7 @@ func (c *Conn) Close() error {
 		close(c.closed)
 		c.unregister()
 		c.ep.Close()
+		c.callWhenReadable()
 	})
 	return err
 }
@@ -251,6 +291,7 @@ func (c *Conn) Abort() {
 		close(c.closed)
 		c.unregister()
 		c.ep.Abort()
+		c.callWhenReadable()
 	})
 }
 
@@ -268,20 +309,20 @@ func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) 
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	c.writeDeadline.set(t)
+	c.readDeadline.set(t, c.callWhenReadable)
+	c.writeDeadline.set(t, nil)
 	return nil
 }
 
 // SetReadDeadline implements net.Conn.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.readDeadline.set(t)
+	c.readDeadline.set(t, c.callWhenReadable)
 	return nil
 }
 
 // SetWriteDeadline implements net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.writeDeadline.set(t)
+	c.writeDeadline.set(t, nil)
 	return nil
 }
 

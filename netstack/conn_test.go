@@ -453,3 +453,35 @@ func stormOnce(t *testing.T, a *Stack, rng *rand.Rand) {
 		c.Abort()
 	}
 }
+
+// TestWhenReadable looks that each reason to read is told once.
+func TestWhenReadable(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(client, server *Conn)
+	}{
+		{"data", func(_, server *Conn) { mustWrite(t, server, "x") }},
+		{"end", func(_, server *Conn) { server.CloseWrite() }},
+		{"reset", func(_, server *Conn) { server.Abort() }},
+		{"close", func(client, _ *Conn) { client.Close() }},
+		{"abort", func(client, _ *Conn) { client.Abort() }},
+		{"deadline", func(client, _ *Conn) { client.SetReadDeadline(time.Now().Add(time.Millisecond)) }},
+		{"deadline that has passed", func(client, _ *Conn) { client.SetDeadline(time.Now().Add(-time.Second)) }},
+	} {
+		a, b := wired(t, nil)
+		client, server := connected(t, a, b)
+		called := make(chan struct{}, 2)
+		if client.WhenReadable(func() { called <- struct{}{} }) {
+			t.Errorf("%s: readable before", c.name)
+		}
+		c.do(client, server)
+		<-called
+		if !client.WhenReadable(func() { called <- struct{}{} }) {
+			t.Errorf("%s: not readable after", c.name)
+		}
+		client.Abort()
+		if len(called) != 0 {
+			t.Errorf("%s: called again", c.name)
+		}
+	}
+}

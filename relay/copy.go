@@ -30,7 +30,7 @@ const lastWords = 5 * time.Second
 // them first. While no bytes move, it holds no buffer if the connection can be
 // waited on (see the package comment), and one if not.
 func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
-	p := &pair{a: a, b: b, running: 2}
+	p := &pair{a: a, b: b, running: 2, ended: make(chan struct{})}
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cancelled)
@@ -38,15 +38,19 @@ func Copy(ctx context.Context, a, b net.Conn) (Stats, error) {
 		p.abort()
 	})
 
-	ab := &direction{pair: p, name: "a to b", src: a, dst: b}
-	ba := &direction{pair: p, name: "b to a", src: b, dst: a}
+	ab := newDirection(p, "a to b", a, b)
+	ba := newDirection(p, "b to a", b, a)
 	ab.opposite, ba.opposite = ba, ab
 	p.watch = newWatch(ab, ba)
 
-	var wg sync.WaitGroup
-	wg.Go(ab.run)
-	ba.run()
-	wg.Wait()
+	// This goroutine is for the direction that needs one to wait.
+	here, there := ab, ba
+	if here.parks() {
+		here, there = there, here
+	}
+	go there.run()
+	here.run()
+	<-p.ended
 
 	p.watch.stop()
 	if !stop() {
@@ -67,6 +71,8 @@ type pair struct {
 	grace   *time.Timer // see lastWords
 
 	abortOnce sync.Once
+
+	ended chan struct{} // closed after both directions have run
 }
 
 // fail notes err, unless something went wrong before.
@@ -118,6 +124,9 @@ func (p *pair) done() {
 		_ = p.a.Close()
 		_ = p.b.Close()
 	}
+	if last {
+		close(p.ended)
+	}
 }
 
 // abort resets both connections. It may be called beside anything.
@@ -143,6 +152,7 @@ type direction struct {
 	*pair
 	name     string // for errors
 	src, dst net.Conn
+	source   source // of src
 	opposite *direction
 	moved    int64 // bytes; read after run
 
@@ -151,18 +161,39 @@ type direction struct {
 	progress  progress
 }
 
+func newDirection(p *pair, name string, src, dst net.Conn) *direction {
+	d := &direction{pair: p, name: name, src: src, dst: dst}
+	d.source = newSource(src, d.resume, func() bool { return d.opposite.sentFIN.Load() })
+	return d
+}
+
+// parks tells whether the direction needs no goroutine while it waits.
+func (d *direction) parks() bool {
+	_, ok := d.source.(*callingSource)
+	return ok
+}
+
+func (d *direction) resume() { go d.run() }
+
+// run moves bytes until the direction ends, or until it is parked; then resume
+// goes on.
 func (d *direction) run() {
-	d.pump()
+	if d.pump() {
+		return
+	}
 	d.progress.end()
 	d.watch.start()
 	d.done()
 }
 
-// pump copies until src ends or either side breaks, and tells the other side.
-func (d *direction) pump() {
-	src := newSource(d.src, d.opposite.sentFIN.Load)
+// pump copies until src ends or either side breaks, and tells the other side. It
+// reports whether it is parked instead.
+func (d *direction) pump() (parked bool) {
 	for {
-		b, n, err := src.read()
+		b, n, err := d.source.read()
+		if err == errParked {
+			return true
+		}
 		if b != nil {
 			d.progress.begin()
 			d.watch.start()
@@ -174,20 +205,20 @@ func (d *direction) pump() {
 				// dst takes no more. What it sent before may still be
 				// on its way to src, so src is not reset yet.
 				d.failSoon(fmt.Errorf("relay %s: write: %w", d.name, asReset(werr)))
-				return
+				return false
 			}
 		}
 		switch {
 		case err == nil:
 		case err == io.EOF, d.opposite.closedDst.Load():
 			d.end()
-			return
+			return false
 		default:
 			// Everything that src sent has been passed on, and nothing
 			// can reach it any more.
 			d.fail(fmt.Errorf("relay %s: read: %w", d.name, asReset(err)))
 			d.abort()
-			return
+			return false
 		}
 	}
 }

@@ -18,6 +18,8 @@
 //
 //	CloseWrite() error    half-close (*net.TCPConn, *tls.Conn, netstack.Conn)
 //	Abort()               close with a reset, forget what is unsent
+//	WhenReadable(f) bool  tell whether Read would not block, or call f once
+//	                      it may not; then an idle direction has no goroutine
 //	WaitReadable() error  block until Read would not, without a buffer
 //	Broken() error        the error that broke the connection, or nil; never
 //	                      blocks

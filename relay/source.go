@@ -1,6 +1,13 @@
 package relay
 
-import "net"
+import (
+	"errors"
+	"net"
+)
+
+// errParked is what a read returns that would have to wait, of a connection
+// that calls when the wait is over.
+var errParked = errors.New("parked")
 
 // source reads chunks of one connection. read blocks without a buffer where
 // the connection can wait, borrows one, and hands it over: the caller gives it
@@ -9,9 +16,13 @@ type source interface {
 	read() (b *buffer, n int, err error)
 }
 
-// newSource picks the best way to read c. sentFIN reports whether this process
+// newSource picks the best way to read c. resume is called after errParked, from
+// some goroutine that it must not hold up. sentFIN reports whether this process
 // has begun to half-close c; see kernelSource.
-func newSource(c net.Conn, sentFIN func() bool) source {
+func newSource(c net.Conn, resume func(), sentFIN func() bool) source {
+	if w, ok := c.(interface{ WhenReadable(func()) bool }); ok {
+		return &callingSource{c, w.WhenReadable, resume}
+	}
 	if w, ok := c.(interface{ WaitReadable() error }); ok {
 		return &waitingSource{c, w.WaitReadable}
 	}
@@ -19,6 +30,20 @@ func newSource(c net.Conn, sentFIN func() bool) source {
 		return s
 	}
 	return plainSource{c}
+}
+
+// callingSource reads a connection that has WhenReadable.
+type callingSource struct {
+	conn   net.Conn
+	when   func(func()) bool
+	resume func()
+}
+
+func (s *callingSource) read() (*buffer, int, error) {
+	if !s.when(s.resume) {
+		return nil, 0, errParked
+	}
+	return plainSource{s.conn}.read()
 }
 
 // waitingSource reads a connection that has WaitReadable.
