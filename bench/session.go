@@ -40,6 +40,8 @@ func cases() []benchCase {
 		{"echo", (*session).echo},
 		{"connect", (*session).connect},
 		{"https", (*session).https},
+		{"first", (*session).first},
+		{"handshake", (*session).handshake},
 		{"idle", (*session).idle},
 		{"memory", (*session).memory},
 	}

@@ -41,6 +41,10 @@ func targets() []target {
 		{"https 100 KiB, per second, against a proxy without tunnel", false, 0.5, httpsRatio("100 KiB")},
 		{"https 1 KiB, per second, inspected against not", false, 0.9, inspectRatio("1 KiB")},
 		{"https 100 KiB, per second, inspected against not", false, 0.9, inspectRatio("100 KiB")},
+		{"first byte, p50, more than from a proxy without tunnel, µs", true, 1000, firstByte},
+		{"handshakes per second, against net/http", false, 0.9, func(r *Report) float64 {
+			return r.ratio("handshake", "", "per_second", pathWgexpose, pathPlain)
+		}},
 		{"idle connection in the edge, KiB", true, 25, single("idle", "edge_kib")},
 		{"idle connection in the agent, KiB", true, 25, single("idle", "agent_kib")},
 		{"idle connections lost", true, 0, single("idle", "lost")},
@@ -84,6 +88,11 @@ func echoOutside(params string) func(*Report) float64 {
 	return func(r *Report) float64 {
 		return r.within("echo", params, pathWgexpose, "p99_us", "out_p99_us")
 	}
+}
+
+// firstByte is how much later an answer begins, in the median of the rounds.
+func firstByte(r *Report) float64 {
+	return r.median("first", "", pathWgexpose, "p50_us") - r.median("first", "", pathPlain, "p50_us")
 }
 
 func single(name, metric string) func(*Report) float64 {

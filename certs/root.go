@@ -103,7 +103,7 @@ func openRoot(storage, domain string, now time.Time, log *slog.Logger) (*root, e
 	if err := r.save(storage); err != nil {
 		return nil, fmt.Errorf("save the internal authority: %w", err)
 	}
-	msg := "made the internal certificate authority: visitors must trust its root (wgexpose edge ca)"
+	msg := "made the internal certificate authority: visitors must trust its root (wgexpose edge ca; of an agent, wgexpose ca)"
 	if why != "" {
 		msg = "made a new internal certificate authority: visitors must trust its root instead (wgexpose edge ca)"
 	}

@@ -39,6 +39,8 @@ type Job struct {
 	HTTPS   *HTTPS   `json:"https,omitempty"`
 	Idle    *Idle    `json:"idle,omitempty"`
 
+	Handshake *Handshake `json:"handshake,omitempty"`
+
 	// PIDs are the processes whose processor time belongs to the job, by
 	// name. The load process itself is added as "load".
 	PIDs map[string]int `json:"pids,omitempty"`
@@ -56,6 +58,8 @@ type Answer struct {
 	HTTPS   *HTTPSResult   `json:"https,omitempty"`
 	Idle    *IdleResult    `json:"idle,omitempty"`
 	Usage   *Usage         `json:"usage,omitempty"` // with a result
+
+	Handshake *HandshakeResult `json:"handshake,omitempty"`
 }
 
 // Events of an Answer.
@@ -131,6 +135,8 @@ func (r *runner) run(ctx context.Context) (Answer, error) {
 		return r.connect(ctx, *j.Connect)
 	case j.HTTPS != nil:
 		return r.https(ctx, *j.HTTPS)
+	case j.Handshake != nil:
+		return r.handshake(ctx, *j.Handshake)
 	case j.Idle != nil:
 		return r.idle(ctx, *j.Idle)
 	}

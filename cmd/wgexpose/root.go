@@ -85,6 +85,8 @@ func final(e *control.Error) bool {
 	switch e.Code {
 	case control.CodeInternal, control.CodeUnavailable: // the edge's own trouble
 		return false
+	case control.CodeCertificatePending: // the tunnel goes up when there is one
+		return false
 	case agent.CodeNameInUse: // said by another command on this machine
 		return false
 	}
