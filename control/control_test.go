@@ -330,7 +330,17 @@ func TestPresence(t *testing.T) {
 	third.Close()
 	<-ended
 	<-ended
-	open(Presence{Process: "first", Again: true}) // the place is free again
+	// The place is free again, a moment after its handler has ended.
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		s, err := c.EventsOf(t.Context(), Presence{Process: "first", Again: true})
+		if err == nil {
+			s.Close()
+			return
+		}
+		if CodeOf(err) != CodeSuperseded || time.Now().After(deadline) {
+			t.Fatalf("the place is not free: %v", err)
+		}
+	}
 }
 
 // TestSessionClose: a handler may end a Recv that waits in another goroutine.
