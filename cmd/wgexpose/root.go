@@ -140,7 +140,7 @@ To see all of it on one machine: wgexpose demo`,
 	}
 	add(groupAgent, a.joinCommand(), a.httpCommand(), a.serveCommand(), a.tcpCommand(), a.tlsCommand(), a.upCommand(), a.statusCommand(), a.ownCACommand())
 	add(groupEdge, a.edgeCommand())
-	add(groupOther, a.configCommand(), a.serviceCommand(), a.demoCommand(), a.versionCommand())
+	add(groupOther, a.configCommand(), a.importCommand(), a.serviceCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	root.InitDefaultHelpCmd()
