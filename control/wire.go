@@ -87,6 +87,7 @@ type ServerEvent struct {
 	Session string `json:"session,omitempty"` // hello: names this stream in publish requests
 	Domain  string `json:"domain,omitempty"`  // hello: the edge's domain
 	Version string `json:"version,omitempty"` // hello: of the edge's program
+	From    string `json:"from,omitempty"`    // hello: the UDP address that the edge has the agent's packets from; "": it is a stream
 	Message string `json:"message,omitempty"` // revoked, superseded, draining: for a person
 	Pong    uint64 `json:"pong,omitempty"`    // heartbeat: the Ping that it answers, at once
 	Error   *Error `json:"error,omitempty"`
@@ -186,6 +187,7 @@ func (e *ServerEvent) validate() error {
 		return errors.New("hello without a session")
 	}
 	e.Domain, e.Version, e.Message = clean(e.Domain, maxText), clean(e.Version, maxLabel), clean(e.Message, maxText)
+	e.From = clean(e.From, maxLabel)
 	if e.Error != nil {
 		return e.Error.validate()
 	}

@@ -71,6 +71,16 @@ var faults = []fault{
 		})
 		s.strike(func() { s.w.lab.Wire(lab.Good) })
 	}},
+	{name: "the path takes 1300 bytes, silently", run: func(s *scene) {
+		narrow := lab.Good
+		narrow.MTU = 1300
+		s.strike(func() {
+			s.w.lab.Wire(narrow)
+			s.pass(long(20*time.Second, time.Second))
+		})
+		s.flows()
+		s.strike(func() { s.w.lab.Wire(lab.Good) })
+	}},
 	{name: "no network", goal: time.Second, served: true, run: func(s *scene) {
 		s.w.lab.Unplug()
 		s.pass(long(time.Minute, 5*time.Second))
@@ -81,7 +91,7 @@ var faults = []fault{
 		s.pass(long(time.Minute, 5*time.Second))
 		s.strike(func() { s.w.lab.Wire(lab.Good) })
 	}},
-	{name: "the agent is stopped (SIGSTOP)", goal: time.Second, served: true, run: func(s *scene) {
+	{name: "the agent is stopped (SIGSTOP)", goal: 2 * time.Second, served: true, run: func(s *scene) {
 		s.signal(syscall.SIGSTOP)
 		s.pass(long(5*time.Minute, 8*time.Second))
 		s.strike(func() { s.signal(syscall.SIGCONT) })

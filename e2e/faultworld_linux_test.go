@@ -145,7 +145,7 @@ func (w *world) startEdge() {
 	w.t.Helper()
 	w.edge = process.Start(w.t, process.Config{Name: "edge", Path: binary, Start: w.lab.Host.Start, Args: []string{
 		"edge", "--json", "--state", w.edgeDir(), "--domain", labDomain, "--tls", "internal", "--log-level", "info",
-		"--endpoint", edgeName, "--listen-wg", ":51820", "--listen-https", ":443", "--listen-http", ":80",
+		"--endpoint", edgeName, "--listen-wg", ":51820,:51821", "--listen-https", ":443", "--listen-http", ":80",
 	}})
 	w.edge.Await("the edge serves", func(e process.Event) bool { return e.Event == "ready" })
 }

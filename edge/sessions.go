@@ -189,6 +189,7 @@ type session struct {
 	id      string
 	node    tunnel.NodeID
 	process string                   // of the agent; see control.Presence
+	from    string                   // its UDP address, or ""
 	last    chan control.ServerEvent // capacity 1: send it and end
 	note    chan control.ServerEvent // capacity 1: send it and go on
 	ended   chan struct{}            // closed when the stream is over
@@ -271,7 +272,7 @@ type sessionHost struct {
 // run is the life of one stream of node, whose session has begun.
 func (h *sessionHost) run(ctx context.Context, s *session, node store.Node, stream eventStream) error {
 	live := h.sessions.liveness(s.node)
-	if err := stream.Send(control.ServerEvent{Type: control.EventHello, Session: s.id, Domain: h.domain, Version: h.version}); err != nil {
+	if err := stream.Send(control.ServerEvent{Type: control.EventHello, Session: s.id, Domain: h.domain, Version: h.version, From: s.from}); err != nil {
 		return err
 	}
 	events := make(chan control.AgentEvent)
@@ -410,6 +411,9 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 	}
 	s := newSession(from)
 	s.process = stream.Process
+	if peer.Endpoint.IsValid() && !peer.Stream {
+		s.from = peer.Endpoint.String()
+	}
 	if r.sessions.begin(s, time.Now()) {
 		// Visitors of the process that is gone would wait for an answer that
 		// nobody sends.

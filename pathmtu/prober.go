@@ -126,6 +126,13 @@ func (path *Path) Size() int {
 	return path.search.used()
 }
 
+// Found reports whether the other end answers, and no size is in question now.
+func (path *Path) Found() bool {
+	path.mu.Lock()
+	defer path.mu.Unlock()
+	return path.search.spoken && path.search.test.size == 0
+}
+
 // do lets something happen, and does what follows from it.
 func (path *Path) do(event func(*search, time.Time)) {
 	path.mu.Lock()

@@ -190,6 +190,17 @@ func (b *UDPBind) newSocket(network string, addr netip.AddrPort) (*socket, uint1
 // macOS allows by default, and some 40 ms at 1.4 Gbit/s.
 const wantBuffer = 7 << 20
 
+// Buffers opens a UDP socket as a bind does, and tells how many bytes the
+// smaller of its buffers got, of those that are asked for. 0: the system does
+// not tell.
+func Buffers() (got, wanted int, err error) {
+	s, _, err := UDP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)).newSocket("udp4", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
+	if err != nil {
+		return 0, 0, err
+	}
+	return s.smallestBuffer(), wantBuffer, s.close()
+}
+
 // receiveFunc makes the function that wireguard-go calls in a loop of its own
 // for one socket. It returns no error but net.ErrClosed: after some others,
 // wireguard-go would stop receiving for good (RoutineReceiveIncoming in

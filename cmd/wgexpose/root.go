@@ -138,7 +138,7 @@ To see all of it on one machine: wgexpose demo`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupAgent, a.joinCommand(), a.httpCommand(), a.serveCommand(), a.tcpCommand(), a.tlsCommand(), a.upCommand(), a.statusCommand(), a.ownCACommand())
+	add(groupAgent, a.joinCommand(), a.httpCommand(), a.serveCommand(), a.tcpCommand(), a.tlsCommand(), a.upCommand(), a.statusCommand(), a.diagnoseCommand(), a.ownCACommand())
 	add(groupEdge, a.edgeCommand())
 	add(groupOther, a.configCommand(), a.importCommand(), a.serviceCommand(), a.demoCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(groupOther)
