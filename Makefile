@@ -23,13 +23,16 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard */go.mod))
 export WGEXPOSE_REQUIRE_TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race e2e e2e-faults e2e-faults-race bench bench-test gobench fuzz lint fmt
+.PHONY: help build man demo test race e2e e2e-faults e2e-faults-race bench bench-test gobench fuzz lint fmt
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/wgexpose
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/wgexpose
+
+man: build ## write the manual pages to bin/man
+	$(BIN) man bin/man
 
 demo: build ## build, then run edge, agent and a web app on this machine
 	$(BIN) demo

@@ -55,8 +55,9 @@ func (a *app) revokeCommand() *cobra.Command {
 		Short: "Shut an agent out",
 		Long: `Shut an agent out for good: its connections end at once, its key is no longer
 known, and its names and ports are free again. To let it back in, invite it anew.`,
-		Example: "  wgexpose edge revoke laptop",
-		Args:    exactly("AGENT"),
+		Example:           "  wgexpose edge revoke laptop",
+		Args:              exactly("AGENT"),
+		ValidArgsFunction: completeAtEdge(edgeAgents),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
 				if err := admin.Revoke(ctx, args[0]); err != nil {

@@ -69,3 +69,25 @@ func TestRefusalIsToldOnce(t *testing.T) {
 		t.Errorf("a refusal that may pass: told %q", stdout.String())
 	}
 }
+
+// TestNoteScheme: who asks for http:// at an edge with HTTPS is told, once.
+func TestNoteScheme(t *testing.T) {
+	var stderr strings.Builder
+	s := &sharing{app: &app{stderr: &stderr}, asked: "http://app.example.com"}
+	up := agent.Event{Event: agent.EventTunnel, State: agent.TunnelUp, PublicURL: "https://app.example.com"}
+	s.noteScheme(agent.Event{Event: agent.EventTunnel, State: agent.TunnelAway})
+	s.noteScheme(up)
+	s.noteScheme(up)
+	if text := stderr.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "serves HTTPS, at https://app.example.com") {
+		t.Errorf("%q", text)
+	}
+	stderr.Reset()
+	for _, s := range []*sharing{{app: &app{stderr: &stderr}, asked: "https://app.example.com"}, {app: &app{stderr: &stderr}}} {
+		s.noteScheme(up)
+	}
+	plain := &sharing{app: &app{stderr: &stderr}, asked: "http://app.example.com"}
+	plain.noteScheme(agent.Event{Event: agent.EventTunnel, State: agent.TunnelUp, PublicURL: "http://app.example.com"})
+	if stderr.Len() != 0 {
+		t.Errorf("%q", stderr.String())
+	}
+}

@@ -80,6 +80,7 @@ rules for headers.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
+			out.asked = url
 			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}

@@ -22,7 +22,7 @@ import (
 const (
 	exitOK      = 0 // done, or drained after a signal
 	exitFailure = 1
-	exitUsage   = 2 // the command line is wrong
+	exitUsage   = 2 // the command line is wrong, or a setting in the environment or a file
 	exitRefused = 3 // the edge said no; trying again will not help
 )
 
@@ -56,10 +56,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	code := a.exitCode(err)
 	fmt.Fprintf(stderr, "wgexpose: %v\n", err)
-	if code == exitUsage {
+	if code == exitUsage && a.aboutFlags(err) {
 		fmt.Fprintf(stderr, "Run '%s --help' for help.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// aboutFlags tells whether help on the command line helps against a usage error.
+func (a *app) aboutFlags(err error) bool {
+	var settings *configs.Error
+	return !errors.As(err, &settings) || settings.Usage()
 }
 
 func (a *app) exitCode(err error) int {
@@ -70,7 +76,7 @@ func (a *app) exitCode(err error) int {
 	switch {
 	case !a.started, errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &settings) && settings.Usage():
+	case errors.As(err, &settings): // wherever they stand: the same again would fail again
 		return exitUsage
 	case errors.As(err, &admin) && admin.Code == edge.RefusedBadRequest:
 		return exitUsage
@@ -140,12 +146,13 @@ To see all of it on one machine: wgexpose demo`,
 	}
 	add(groupAgent, a.joinCommand(), a.httpCommand(), a.serveCommand(), a.tcpCommand(), a.tlsCommand(), a.upCommand(), a.statusCommand(), a.diagnoseCommand(), a.ownCACommand())
 	add(groupEdge, a.edgeCommand())
-	add(groupOther, a.configCommand(), a.importCommand(), a.serviceCommand(), a.demoCommand(), a.versionCommand())
+	add(groupOther, a.configCommand(), a.importCommand(), a.serviceCommand(), a.demoCommand(), a.manCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	addExamples(root)
+	completeFlags(root)
 	a.markStart(root)
 	return root
 }

@@ -34,7 +34,8 @@ const (
 // output is how a command that shares something tells what happens.
 type output struct {
 	json  bool
-	plain bool // lines, never a screen
+	plain bool   // lines, never a screen
+	asked string // public address on the command line, if one was
 }
 
 func (o *output) flags(cmd *cobra.Command) {

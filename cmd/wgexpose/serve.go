@@ -55,6 +55,7 @@ file:///srv/www with the keys listing and spa.`,
 			if err := tunnelUsage(problems); err != nil {
 				return err
 			}
+			out.asked = url
 			return a.share(cmd, []configs.Tunnel{t}, out)
 		},
 	}

@@ -39,7 +39,7 @@ func (a *app) shareFrom(cmd *cobra.Command, out output, load loader, follow bool
 	}
 	d := newDrain(cmd.Context())
 	defer d.stop()
-	sh := &sharing{app: a, cfg: cfg, dir: dir, tunnels: tunnels, specs: specs, keep: len(tunnels) > 1 || cmd.Name() == "up"}
+	sh := &sharing{app: a, asked: out.asked, cfg: cfg, dir: dir, tunnels: tunnels, specs: specs, keep: len(tunnels) > 1 || cmd.Name() == "up"}
 	printer := newEventPrinter(a, out.json)
 	if follow {
 		sh.reload = &reload{load: load, cfg: cfg, tunnels: tunnels, hashes: hashes, end: d.interrupt, tell: func(e agent.Event) {
@@ -72,6 +72,7 @@ func (a *app) shareFrom(cmd *cobra.Command, out output, load loader, follow bool
 // sharing is one command that shares something.
 type sharing struct {
 	app     *app
+	asked   string // see output
 	cfg     configs.Agent
 	dir     *statedir.Dir
 	tunnels []configs.Tunnel
@@ -113,10 +114,21 @@ func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
 		},
 		Events: func(e agent.Event) {
 			tell(e)
+			s.noteScheme(e)
 			super.event(e)
 		},
 		Logger: log,
 	})
+}
+
+// noteScheme says that an address is not of the kind that was asked for: the edge
+// alone knows whether it serves HTTPS, and then leads http:// there.
+func (s *sharing) noteScheme(e agent.Event) {
+	if !strings.HasPrefix(s.asked, "http://") || e.State != agent.TunnelUp || !strings.HasPrefix(e.PublicURL, "https://") {
+		return
+	}
+	s.app.hint("%s was asked for; the edge serves HTTPS, at %s, and leads http:// there", printable(s.asked), printable(e.PublicURL))
+	s.asked = "" // once is enough
 }
 
 // inspectOf is what the settings say of the inspector.

@@ -49,7 +49,8 @@ another agent can have it.`,
 		Example: `  wgexpose edge release app
   wgexpose edge release app.example.com
   wgexpose edge release 20022`,
-		Args: exactly("NAME"),
+		Args:              exactly("NAME"),
+		ValidArgsFunction: completeAtEdge(edgeTunnels),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAdmin(cmd, func(ctx context.Context, admin edge.Admin) error {
 				if err := admin.Release(ctx, args[0]); err != nil {
