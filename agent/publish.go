@@ -518,20 +518,10 @@ func (s *set) refreshLocked(t *served) {
 	case refused != nil:
 		e := s.eventOf(t, TunnelError)
 		e.Error = refused
-		s.tellLocked(t, e, !passing(refused))
+		s.tellLocked(t, e, !refused.Passing())
 	case t.last.State != "": // it has been told to be something better
 		s.tellLocked(t, s.eventOf(t, TunnelAway), false)
 	}
-}
-
-// passing reports whether an edge's error may be gone at the next try, so that
-// nobody should give up for it.
-func passing(e *control.Error) bool {
-	switch e.Code {
-	case control.CodeUnavailable, control.CodeInternal, control.CodeCertificatePending, control.CodeDNSPending:
-		return true
-	}
-	return false
 }
 
 func (s *set) eventOf(t *served, state string) Event {
@@ -568,7 +558,7 @@ func (s *set) retry(l *link) time.Duration {
 	for _, t := range s.wanted {
 		switch e := t.answers[l].Error; {
 		case e == nil:
-		case passing(e):
+		case e.Passing():
 			return retryPassing
 		default:
 			after = retryRefused

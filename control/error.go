@@ -50,6 +50,16 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// Passing reports whether the error may be gone at the next try, so that nobody
+// should give up for it.
+func (e *Error) Passing() bool {
+	switch e.Code {
+	case CodeUnavailable, CodeInternal, CodeCertificatePending, CodeDNSPending:
+		return true
+	}
+	return false
+}
+
 // CodeOf returns the code of the *Error that err is or wraps, or "".
 func CodeOf(err error) string {
 	var e *Error

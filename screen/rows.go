@@ -2,7 +2,6 @@ package screen
 
 import (
 	"github.com/wgexpose/wgexpose/agent"
-	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -42,19 +41,10 @@ func (r *row) state() (string, tone) {
 		return "ended", toneFaint
 	case e.PublicURL != "":
 		return "upstream down", toneBad
-	case e.Error != nil && waits(e.Error):
+	case e.Error != nil && e.Error.Passing():
 		return "waiting", toneWait
 	}
 	return "refused", toneBad
-}
-
-// waits tells whether an error of the edge goes away by itself.
-func waits(e *control.Error) bool {
-	switch e.Code {
-	case control.CodeCertificatePending, control.CodeUnavailable, control.CodeInternal:
-		return true
-	}
-	return false
 }
 
 // event takes note of a change.

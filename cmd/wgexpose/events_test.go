@@ -64,9 +64,12 @@ func TestRefusalIsToldOnce(t *testing.T) {
 	if stdout.Len()+stderr.Len() > 0 {
 		t.Errorf("told %q and %q", stdout.String(), stderr.String())
 	}
-	p.print(agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelError, Error: &control.Error{Code: control.CodeUnavailable, Message: "later"}})
-	if stdout.String() != "app: error: later\n" {
-		t.Errorf("a refusal that may pass: told %q", stdout.String())
+	for _, code := range []string{control.CodeUnavailable, control.CodeCertificatePending, control.CodeDNSPending} {
+		stdout.Reset()
+		p.print(agent.Event{Event: agent.EventTunnel, Name: "app", State: agent.TunnelError, Error: &control.Error{Code: code, Message: "later"}})
+		if stdout.String() != "app: error: later\n" {
+			t.Errorf("%s, which may pass: told %q", code, stdout.String())
+		}
 	}
 }
 

@@ -86,18 +86,9 @@ func (a *app) exitCode(err error) int {
 	return exitFailure
 }
 
-// final tells whether the edge's no will be the same the next time.
-func final(e *control.Error) bool {
-	switch e.Code {
-	case control.CodeInternal, control.CodeUnavailable: // the edge's own trouble
-		return false
-	case control.CodeCertificatePending: // the tunnel goes up when there is one
-		return false
-	case agent.CodeNameInUse: // said by another command on this machine
-		return false
-	}
-	return true
-}
+// final tells whether the edge's no will be the same the next time. Another command
+// on this machine has its say too, with agent.CodeNameInUse.
+func final(e *control.Error) bool { return !e.Passing() && e.Code != agent.CodeNameInUse }
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
