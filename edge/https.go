@@ -41,6 +41,7 @@ const (
 type greeter struct {
 	front    *front
 	listener net.Listener
+	hearing  *tls.Config
 	config   *tls.Config
 	bare     *tls.Config // of tls tunnels that end here: agrees to nothing by ALPN
 	greeted  chan net.Conn
@@ -57,11 +58,10 @@ func newGreeter(f *front, l net.Listener) *greeter {
 		config.GetCertificate = f.cfg.Streams.orSelfSigned(config.GetCertificate, f.cfg.Streams.isHost)
 	}
 	// Of what visitors offer by ALPN nothing is agreed to: the edge does not know what
-	// the upstream speaks, and a server that names none takes what comes. One for all,
-	// since each has keys of its own for session tickets.
+	// the upstream speaks, and a server that names none takes what comes.
 	bare := config.Clone()
 	bare.NextProtos = nil
-	g := &greeter{front: f, listener: l, config: config, bare: bare, greeted: make(chan net.Conn),
+	g := &greeter{front: f, listener: l, hearing: newHearing(), config: config, bare: bare, greeted: make(chan net.Conn),
 		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	return g
@@ -121,52 +121,54 @@ func (g *greeter) greet(conn net.Conn, place *relay.Place) {
 // welcome is greet while the visitor counts as being greeted. The result has
 // nothing left to shake hands about; nil: conn is closed.
 func (g *greeter) welcome(conn net.Conn) net.Conn {
-	log := g.front.log.With("visitor", conn.RemoteAddr())
 	release := context.AfterFunc(g.ctx, func() { conn.Close() })
 	defer release()
 	turnAway := func(reason any, words []byte, attrs ...any) {
-		log.Debug("visitor turned away", append(attrs, "err", reason)...)
+		g.front.log.Debug("visitor turned away", append(attrs, "visitor", conn.RemoteAddr(), "err", reason)...)
 		if len(words) > 0 {
 			sayAndClose(conn, words)
 		}
 		conn.Close()
 	}
 	conn.SetReadDeadline(time.Now().Add(g.front.limits.hello))
-	hello, err := peekHello(conn)
-	if err != nil {
-		var bad *helloError
-		errors.As(err, &bad) // always is
+	var rt *route // of those whose connections are carried
+	t := &tap{Conn: conn, choose: func(h *hello) (config *tls.Config) {
+		conn.SetDeadline(time.Now().Add(g.front.limits.header))
+		config, rt = g.configFor(h)
+		return config
+	}}
+	secure, err := hear(g.ctx, t, g.hearing)
+	var bad *helloError
+	switch {
+	case errors.As(err, &bad):
 		turnAway(err, bad.Answer)
 		return nil
+	case err != nil:
+		turnAway(err, nil, "sni", t.hello.ServerName)
+		return nil
 	}
-	if streams := g.front.cfg.Streams; streams != nil && isStream(hello) {
-		conn.SetDeadline(time.Now().Add(g.front.limits.header))
-		err := streams.tls(&replayed{Conn: conn, first: hello.Bytes}, g.front.certs.TLSConfig().GetCertificate)
-		if err != nil {
+	streams, untouched := g.front.cfg.Streams, &replayed{Conn: conn, first: t.hello.Bytes}
+	if streams != nil && isStream(t.hello) {
+		if err := streams.tls(untouched, g.front.certs.TLSConfig().GetCertificate); err != nil {
 			turnAway(err, nil)
 		}
 		return nil // it is no visitor
 	}
-	if rt := g.front.streamFor(hello); rt != nil {
-		stream, err := g.openStream(conn, hello, rt)
-		if err != nil {
-			turnAway(err, nil, "sni", hello.ServerName)
-		} else if release() {
+	conn.SetDeadline(time.Time{})
+	if rt != nil {
+		stream := net.Conn(untouched)
+		if secure != nil {
+			stream = secure
+		}
+		if release() {
 			g.front.carryApart(stream, rt)
 		}
 		return nil // it is carried, or closed
 	}
-	if !g.front.serves(hello) {
-		turnAway("no such host", unrecognizedName, "sni", hello.ServerName)
+	if secure == nil {
+		turnAway("no such host", unrecognizedName, "sni", t.hello.ServerName)
 		return nil
 	}
-	conn.SetDeadline(time.Now().Add(g.front.limits.header))
-	secure := tls.Server(&replayed{Conn: conn, first: hello.Bytes}, g.config)
-	if err := secure.HandshakeContext(g.ctx); err != nil {
-		turnAway(err, nil, "sni", hello.ServerName)
-		return nil
-	}
-	conn.SetDeadline(time.Time{})
 	if !release() {
 		return nil // closed
 	}
@@ -175,6 +177,24 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	}
 	secure.Close() // an authority's probe, which has seen its certificate
 	return nil
+}
+
+// configFor is what a handshake goes on with; nil where TLS does not end here, or
+// where there is no such name. rt is the tunnel, if its connections are carried.
+func (g *greeter) configFor(h *hello) (config *tls.Config, rt *route) {
+	if g.front.cfg.Streams != nil && isStream(h) {
+		return nil, nil
+	}
+	if rt := g.front.streamFor(h); rt != nil {
+		if rt.entry.EndsTLSAtEdge() {
+			return g.bare, rt
+		}
+		return nil, rt
+	}
+	if !g.front.serves(h) {
+		return nil, nil
+	}
+	return g.config, nil
 }
 
 // serves reports whether a handshake for h makes sense: its name has a tunnel,

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/wgexpose/wgexpose/tunnel"
 )
 
 func (r *rig) dialHTTPS() net.Conn {
@@ -155,5 +158,34 @@ func TestEndWhileGreeting(t *testing.T) {
 	}
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Sessions are resumed, whoever gets what is inside of TLS.
+func TestResumption(t *testing.T) {
+	r := newRig(t, nil)
+	r.rawUpstream(2, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for line, err := in.ReadString('\n'); err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
+		}
+		io.WriteString(c, "hello")
+	})
+	r.upstream(1, greet)
+	r.apply(httpEntry(1, "app.edge.test"), tlsEntry(2, "db.edge.test", tunnel.AtEdge))
+	for _, host := range []string{"app.edge.test", "db.edge.test"} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			config := &tls.Config{ServerName: host, RootCAs: r.certs.Roots, MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+			for i := range 2 {
+				c := tls.Client(r.dialHTTPS(), config)
+				io.WriteString(c, "GET / HTTP/1.0\r\nHost: "+host+"\r\n\r\n")
+				if _, err := io.ReadAll(c); err != nil {
+					t.Errorf("%s: %v", host, err)
+				}
+				if resumed := c.ConnectionState().DidResume; resumed != (i == 1) {
+					t.Errorf("%s, %s, connection %d: resumed %v", host, tls.VersionName(version), i, resumed)
+				}
+				c.Close()
+			}
+		}
 	}
 }

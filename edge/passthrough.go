@@ -1,9 +1,7 @@
 package edge
 
 import (
-	"crypto/tls"
 	"net"
-	"time"
 
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -21,24 +19,6 @@ func (f *front) streamFor(h *hello) *route {
 		return nil
 	}
 	return rt
-}
-
-// openStream makes a visitor's connection ready to be carried: the bytes as they
-// came, or what is inside of TLS where that ends here. With an error conn is the
-// caller's to close.
-func (g *greeter) openStream(conn net.Conn, h *hello, rt *route) (net.Conn, error) {
-	untouched := &replayed{Conn: conn, first: h.Bytes}
-	if !rt.entry.EndsTLSAtEdge() {
-		conn.SetDeadline(time.Time{})
-		return untouched, nil
-	}
-	conn.SetDeadline(time.Now().Add(g.front.limits.header))
-	secure := tls.Server(untouched, g.bare)
-	if err := secure.HandshakeContext(g.ctx); err != nil {
-		return nil, err
-	}
-	conn.SetDeadline(time.Time{})
-	return secure, nil
 }
 
 // carryApart carries a connection on a goroutine of its own, which the end of the

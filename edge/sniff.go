@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
-	"time"
 
 	"github.com/mholt/acmez/v3"
 
@@ -48,32 +46,38 @@ type helloError struct {
 func (e *helloError) Error() string { return fmt.Sprintf("read ClientHello: %v", e.Err) }
 func (e *helloError) Unwrap() error { return e.Err }
 
-// peekHello reads one ClientHello from r, however it is cut into records and
-// segments, and nothing is written. crypto/tls itself parses it: whoever takes
-// the connection later with crypto/tls reads the same message in the same way.
-// The error is a *helloError.
-func peekHello(r io.Reader) (*hello, error) {
-	tap := &tap{r: r}
-	var seen *hello
-	config := &tls.Config{
-		GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-			seen = &hello{ServerName: info.ServerName, Protocols: slices.Clone(info.SupportedProtos)}
-			return nil, errHelloSeen
-		},
-	}
-	err := tls.Server(tap, config).HandshakeContext(context.Background())
-	if seen != nil {
-		seen.Bytes = tap.read
-		return seen, nil
-	}
-	if err == nil {
+// hear reads one ClientHello from t, however it is cut into records and segments.
+// crypto/tls itself parses it, once: where t.choose names a configuration, the
+// handshake goes on with that, and the connection that results is returned; else
+// nothing has been written, and t has what was read, for whoever takes the
+// connection. Without a hello in t the error is a *helloError. hearing is a
+// configuration of newHearing.
+func hear(ctx context.Context, t *tap, hearing *tls.Config) (*tls.Conn, error) {
+	secure := tls.Server(t, hearing)
+	err := secure.HandshakeContext(ctx)
+	switch {
+	case t.passing && err == nil:
+		return secure, nil
+	case t.passing:
+		return nil, err
+	case t.hello != nil:
+		return nil, nil
+	case err == nil:
 		err = errors.New("no ClientHello") // cannot be: the handshake starts with one
 	}
-	bad := &helloError{Answer: tap.written, Err: err}
-	if record := (tls.RecordHeaderError{}); errors.As(err, &record) && looksLikeHTTP(tap.read) {
+	bad := &helloError{Answer: t.written, Err: err}
+	if record := (tls.RecordHeaderError{}); errors.As(err, &record) && looksLikeHTTP(t.read) {
 		bad.Answer = []byte(plainOnTLS)
 	}
 	return nil, bad
+}
+
+// newHearing makes the configuration of all that is heard at one listener. It has
+// the keys of the session tickets of all that t.choose may name.
+func newHearing() *tls.Config {
+	return &tls.Config{GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
+		return info.Conn.(*tap).heard(info)
+	}}
 }
 
 // plainOnTLS answers http:// on the HTTPS port.
@@ -95,35 +99,51 @@ func looksLikeHTTP(b []byte) bool {
 	return false
 }
 
-// tap is the connection that crypto/tls sees while it parses a hello: it reads
-// from the visitor and keeps all it read. What is written stays here too.
+// tap is a visitor's connection as crypto/tls sees it. Until it is clear who takes
+// the connection, what is read is kept, and what is written stays here.
 type tap struct {
-	r       io.Reader
+	net.Conn
+	choose  func(*hello) *tls.Config // what to go on with; nil: nothing
+	hello   *hello                   // once there is one
+	passing bool                     // the handshake goes on
 	read    []byte
 	written []byte
 }
 
+// heard is tls.Config.GetConfigForClient.
+func (t *tap) heard(info *tls.ClientHelloInfo) (*tls.Config, error) {
+	t.hello = &hello{ServerName: info.ServerName, Protocols: slices.Clone(info.SupportedProtos), Bytes: t.read}
+	config := t.choose(t.hello)
+	if config == nil {
+		return nil, errHelloSeen
+	}
+	t.passing, t.read, t.hello.Bytes = true, nil, nil
+	return config, nil
+}
+
 func (t *tap) Read(p []byte) (int, error) {
+	if t.passing {
+		return t.Conn.Read(p)
+	}
 	left := maxHello - len(t.read)
 	if left <= 0 {
 		return 0, errHelloTooLong
 	}
-	n, err := t.r.Read(p[:min(len(p), left)])
+	n, err := t.Conn.Read(p[:min(len(p), left)])
 	t.read = append(t.read, p[:n]...)
 	return n, err
 }
 
 func (t *tap) Write(p []byte) (int, error) {
+	if t.passing {
+		return t.Conn.Write(p)
+	}
 	t.written = append(t.written, p...)
 	return len(p), nil
 }
 
-func (t *tap) Close() error                     { return nil }
-func (t *tap) LocalAddr() net.Addr              { return nil }
-func (t *tap) RemoteAddr() net.Addr             { return nil }
-func (t *tap) SetDeadline(time.Time) error      { return nil }
-func (t *tap) SetReadDeadline(time.Time) error  { return nil }
-func (t *tap) SetWriteDeadline(time.Time) error { return nil }
+// Abort ends the connection with a reset.
+func (t *tap) Abort() { relay.Abort(t.Conn) }
 
 // replayed is a visitor's connection whose first bytes were read already.
 // Reading gives them again.

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,6 +13,23 @@ import (
 	"testing"
 	"testing/iotest"
 )
+
+// onlyReads is a connection that is nothing but what is read from it.
+type onlyReads struct {
+	net.Conn
+	io.Reader
+}
+
+func (c onlyReads) Read(p []byte) (int, error) { return c.Reader.Read(p) }
+
+// peekHello hears a ClientHello that nobody answers.
+func peekHello(r io.Reader) (*hello, error) {
+	t := &tap{Conn: onlyReads{Reader: r}, choose: func(*hello) *tls.Config { return nil }}
+	if _, err := hear(context.Background(), t, newHearing()); err != nil {
+		return nil, err
+	}
+	return t.hello, nil
+}
 
 // clientHello returns the bytes of a real one.
 func clientHello(t testing.TB, config *tls.Config) []byte {
@@ -193,7 +211,7 @@ func FuzzClientHelloPeek(f *testing.F) {
 			}
 		}
 		// Whoever takes the connection next reads the same.
-		again, err := peekHello(&replayed{Conn: &tap{r: bytes.NewReader(nil)}, first: whole.Bytes})
+		again, err := peekHello(&replayed{Conn: onlyReads{Reader: bytes.NewReader(nil)}, first: whole.Bytes})
 		if err != nil || again.ServerName != whole.ServerName {
 			t.Fatalf("replayed: %+v %v", again, err)
 		}
