@@ -25,6 +25,11 @@ const (
 	// Four batches keep the encryption workers and the sender busy.
 	inFlight = 4 * batch
 
+	// inFlightBytes bounds the same where packets are large, which fill those
+	// buffers; but for fewer than inFlightLeast packets nothing waits.
+	inFlightBytes = 4 << 20
+	inFlightLeast = 32
+
 	// creditPatience is how long Read waits for the next report before it
 	// takes packets in flight for lost: WireGuard drops what it reads for a peer
 	// that it does not know, and keeps what it reads for one that it has
@@ -44,8 +49,9 @@ type link struct {
 
 	dispatcher atomic.Pointer[dispatcher]
 
-	readMu sync.Mutex // serialises Read; guards pieces and rest
+	readMu sync.Mutex // serialises Read; guards pieces and mean
 	pieces []piece    // taken from the queue, not yet emitted
+	mean   int        // bytes of each packet that Read returned last, on average
 
 	flying atomic.Int64  // packets read and not reported as sent
 	landed chan struct{} // has a token when flying went down
@@ -134,18 +140,34 @@ func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		p.pkt.DecRef()
 		l.pieces[i] = piece{}
 	}
+	if n > 0 {
+		bytes := 0
+		for _, size := range sizes[:n] {
+			bytes += size
+		}
+		l.mean = bytes / n
+	}
 	l.flying.Add(int64(n))
 	return n, nil
 }
 
-// credit waits until fewer than inFlight packets are on their way.
+// most is how many packets may be on their way.
+func (l *link) most() int64 {
+	if l.mean == 0 {
+		return inFlight
+	}
+	return int64(min(inFlight, max(inFlightLeast, inFlightBytes/l.mean)))
+}
+
+// credit waits until there are not too many packets on their way.
 func (l *link) credit() error {
-	if l.flying.Load() < inFlight {
+	limit := l.most()
+	if l.flying.Load() < limit {
 		return nil
 	}
 	timer := time.NewTimer(creditPatience)
 	defer timer.Stop()
-	for l.flying.Load() >= inFlight {
+	for l.flying.Load() >= limit {
 		select {
 		case <-l.landed:
 			timer.Reset(creditPatience)

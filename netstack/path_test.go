@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -148,6 +149,36 @@ func TestTransferOverAChangingPath(t *testing.T) {
 	}
 }
 
+// The smallest MTU is less than gVisor's IPv6 takes.
+func TestSmallestMTU(t *testing.T) {
+	var largest atomic.Int64
+	a, b := wiredWith(t, Config{MTU: MinMTU}, func(bufs [][]byte) [][]byte {
+		for _, p := range bufs {
+			largest.Store(max(int64(len(p)-16), largest.Load()))
+		}
+		return bufs
+	})
+	client, server := connected(t, a, b)
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		if _, err := client.Write(make([]byte, 1<<20)); err != nil {
+			t.Error(err)
+		}
+	})
+	defer sender.Wait()
+	if _, err := io.CopyN(io.Discard, server, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if n := largest.Load(); n > MinMTU || n < MinMTU-100 {
+		t.Errorf("the largest packet has %d bytes, want up to %d", n, MinMTU)
+	}
+	for _, mtu := range []int{MinMTU - 1, MaxMTU + 1, -1} {
+		if err := (Config{Addr: addrA, MTU: mtu}).Validate(); err == nil {
+			t.Errorf("an MTU of %d is accepted", mtu)
+		}
+	}
+}
+
 // Paths are found by the destination's node, and one for everything has them all.
 func TestPathOfAPacket(t *testing.T) {
 	s, err := Open(Config{Addr: addrA})
@@ -244,6 +275,17 @@ func TestProbesAreNotTheStacks(t *testing.T) {
 	for _, bad := range [][]byte{nil, make([]byte, 39), make([]byte, MaxMTU+1)} {
 		if err := a.Send(bad); err == nil {
 			t.Errorf("sent a packet of %d bytes", len(bad))
+		}
+	}
+}
+
+// Of large packets, fewer are on their way at a time.
+func TestLargePacketsOnTheirWay(t *testing.T) {
+	l := newLink(DefaultMTU, nil, slog.New(slog.DiscardHandler))
+	for mean, want := range map[int]int64{0: inFlight, 40: inFlight, 1420: inFlight, 8192: inFlight, 16384: 256, 65536: 64, 1 << 20: inFlightLeast} {
+		l.mean = mean
+		if got := l.most(); got != want {
+			t.Errorf("%d packets of %d bytes, want %d", got, mean, want)
 		}
 	}
 }

@@ -16,6 +16,10 @@ const (
 	// one TCP connection, 6,000 packets, made 400 MB. Beyond the bound,
 	// packets wait in the socket's buffer, where they take their own size.
 	maxInbound = 1024
+	// maxInboundBytes bounds the same where packets are large and fill those
+	// buffers; leastInbound packets may always be on their way.
+	maxInboundBytes = 4 << 20
+	leastInbound    = 32
 
 	// inboundPatience is how long the bind waits for the TUN device to take
 	// something before it believes that nothing is on its way: packets that
@@ -27,10 +31,22 @@ const (
 // inbound counts the packets between the bind and the TUN device.
 type inbound struct {
 	count atomic.Int64
+	limit atomic.Int64  // of count
 	moved chan struct{} // has a token when count went down
 }
 
-func newInbound() *inbound { return &inbound{moved: make(chan struct{}, 1)} }
+func newInbound() *inbound {
+	in := &inbound{moved: make(chan struct{}, 1)}
+	in.limit.Store(maxInbound)
+	return in
+}
+
+// measured sets the limit by packets of so many bytes.
+func (in *inbound) measured(packets, bytes int) {
+	if packets > 0 {
+		in.limit.Store(int64(min(maxInbound, max(leastInbound, maxInboundBytes/(bytes/packets)))))
+	}
+}
 
 // delivered notes that the TUN device has taken n packets.
 func (in *inbound) delivered(n int) {
@@ -52,12 +68,12 @@ func (in *inbound) signal() {
 
 // wait blocks until there is room, or nothing has moved for inboundPatience.
 func (in *inbound) wait() {
-	if in.count.Load() < maxInbound {
+	if in.count.Load() < in.limit.Load() {
 		return
 	}
 	timer := time.NewTimer(inboundPatience)
 	defer timer.Stop()
-	for in.count.Load() >= maxInbound {
+	for in.count.Load() >= in.limit.Load() {
 		select {
 		case <-in.moved:
 			timer.Reset(inboundPatience)
@@ -113,13 +129,16 @@ func (in *inbound) receiver(receive conn.ReceiveFunc) conn.ReceiveFunc {
 		in.wait()
 		n, err := receive(bufs, sizes, eps)
 		last = last[:0]
+		packets, bytes := 0, 0
 		for i := range n {
 			var first *byte
 			if isData(bufs[i][:sizes[i]]) {
 				first = &bufs[i][0]
+				packets, bytes = packets+1, bytes+sizes[i]
 			}
 			last = append(last, first)
 		}
+		in.measured(packets, bytes)
 		return n, err
 	}
 }

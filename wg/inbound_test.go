@@ -118,3 +118,16 @@ func TestInboundTunReportsErrorsToo(t *testing.T) {
 		t.Errorf("%d on their way, want 1", got)
 	}
 }
+
+// Of large packets, fewer are on their way at a time.
+func TestInboundOfLargePackets(t *testing.T) {
+	in := newInbound()
+	for _, c := range []struct{ packets, bytes, want int }{
+		{0, 0, maxInbound}, {128, 128 * 1452, maxInbound}, {1, 65536, 64}, {0, 0, 64}, {10, 10 * 16384, 256}, {3, 99, maxInbound},
+	} {
+		in.measured(c.packets, c.bytes)
+		if got := in.limit.Load(); got != int64(c.want) {
+			t.Errorf("after %d packets of %d bytes, %d may be on their way, want %d", c.packets, c.bytes, got, c.want)
+		}
+	}
+}

@@ -41,6 +41,9 @@ func Join(streams *Streams, udp ...*UDPBind) *Paths {
 	if len(udp) == 0 {
 		panic("wg: Join without a UDP bind")
 	}
+	for _, u := range udp[1:] {
+		u.hint = udp[0].hint
+	}
 	return &Paths{udp: udp, streams: streams}
 }
 

@@ -40,7 +40,7 @@ func UDP(addr netip.AddrPort) *UDPBind { return UDPWith(addr, UDPOptions{}) }
 // peer's last packet came to, and through the same interface, as WireGuard in
 // the kernel does.
 func UDPWith(addr netip.AddrPort, opts UDPOptions) *UDPBind {
-	b := &UDPBind{addr: addr.Addr().Unmap(), port: addr.Port(), opts: opts}
+	b := &UDPBind{addr: addr.Addr().Unmap(), port: addr.Port(), opts: opts, hint: new(sync.Once)}
 	b.warnings = rate.NewLimiter(rate.Every(10*time.Second), 3)
 	if opts.Logger != nil {
 		b.log.Store(opts.Logger)
@@ -56,7 +56,7 @@ type UDPBind struct {
 	opts     UDPOptions
 	log      atomic.Pointer[slog.Logger]
 	warnings *rate.Limiter
-	hint     sync.Once             // about small buffers
+	hint     *sync.Once            // about small buffers
 	whole    atomic.Pointer[whole] // nil: any datagram may be fragmented
 
 	open atomic.Pointer[sockets] // nil while closed; replaced by Open and Close alone

@@ -327,6 +327,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		t.Skip("the race detector drops items from pools")
 	}
 	a, b := UDP(loopback4), UDP(loopback4)
+	a.setWhole(&whole{probes: new(probes)})
 	openBind(t, a)
 	fns, _, err := b.Open(0)
 	if err != nil {

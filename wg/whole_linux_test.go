@@ -155,7 +155,8 @@ func TestLostProbesAreForgotten(t *testing.T) {
 // raise it.
 func TestHintAboutSmallBuffers(t *testing.T) {
 	var logged lockedBuffer
-	b := UDPWith(loopback4, UDPOptions{Logger: textLogger(&logged)})
+	first := UDPWith(loopback4, UDPOptions{Logger: textLogger(&logged)})
+	b := Join(nil, first, UDPWith(loopback6, UDPOptions{Logger: textLogger(&logged)}))
 	done := make(chan error, 1)
 	size := 0
 	go func() {
@@ -170,7 +171,7 @@ func TestHintAboutSmallBuffers(t *testing.T) {
 				if _, _, err := b.Open(0); err != nil {
 					return err
 				}
-				size = b.open.Load().any().smallestBuffer()
+				size = first.open.Load().any().smallestBuffer()
 				if err := b.Close(); err != nil {
 					return err
 				}
