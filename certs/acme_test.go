@@ -103,11 +103,11 @@ func TestACMEServesStorageWhileTheAuthorityFails(t *testing.T) {
 		t.Errorf("the visitor waited %v though the attempt had failed", d)
 	}
 	eventually(t, "the attempts for all names have failed", func() bool {
-		l := m.live.Load()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.names["example.com"].err != nil && l.names["old.example.com"].err != nil
+		return m.LastError("example.com") != nil && m.LastError("old.example.com") != nil && m.LastError("none.example.com") != nil
 	})
+	if err := m.LastError("good.example.com"); err != nil {
+		t.Errorf("of a name that has its certificate: %v", err)
+	}
 	before := asked.Load()
 	for range 10 {
 		if _, err := handshake(t, m, &tls.Config{ServerName: "none.example.com"}); err == nil {

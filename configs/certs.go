@@ -80,7 +80,8 @@ func (m *merged) textMap(key string, known []string, lists ...string) map[string
 		return nil
 	}
 	if f.value.Kind != yaml.MappingNode {
-		m.add(f.line, key, "must be a map with the keys %s, and is %s", strings.Join(known, ", "), describe(f.value))
+		// What stands there instead may be a secret.
+		m.add(f.line, key, "must be a map with the keys %s", strings.Join(known, ", "))
 		return nil
 	}
 	values := make(map[string]string)

@@ -39,7 +39,7 @@ func TestEdgeCertificateMaps(t *testing.T) {
 	}
 
 	for _, tt := range []struct{ text, want string }{
-		{"acme_dns: cloudflare\n", "test.yml:2: acme_dns: must be a map with the keys provider, "},
+		{"acme_dns: from-hand\n", "test.yml:2: acme_dns: must be a map with the keys provider, "},
 		{"acme_dns: {provider: bind}\n", "must be one of cloudflare, digitalocean, hetzner, rfc2136, route53"},
 		{"acme_dns: {provider: hetzner}\n", "DNS provider hetzner needs api_token"},
 		{"acme_dns: {provider: hetzner, key: x}\n", "acme_dns.key: unknown key; allowed here: provider, resolvers, api_token, api_token_file"},
