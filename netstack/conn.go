@@ -51,11 +51,10 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 // newConn makes a connection of an endpoint that is connected.
-// over is an address of the node that it leads to; see peers.to.
-func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort, over netip.Addr) *Conn {
+func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *Conn {
 	c := &Conn{
 		ep: ep, queue: wq, local: local, remote: remote,
-		stack: s, peer: s.peers.to(over), window: window{size: windowFirst},
+		stack: s, peer: s.peers.to(remote.Addr()), window: window{size: windowFirst},
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		closed:   make(chan struct{}),

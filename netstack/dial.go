@@ -70,7 +70,7 @@ func (s *Stack) dial(ctx context.Context, from, to netip.AddrPort) (*Conn, error
 		ep.Close()
 		return nil, translate(terr)
 	}
-	return s.newConn(ep, &wq, addrPort(local), to, to.Addr()), nil
+	return s.newConn(ep, &wq, addrPort(local), to), nil
 }
 
 // bindDraws is how often a free port is drawn: one that was reset just now

@@ -18,9 +18,11 @@ const maxRequests = 1 << 14
 // ForwardTCP hands every connection that no listener takes to fn, on a
 // goroutine of its own, before it is accepted: the other end waits with an
 // unanswered SYN until fn has called the request's Accept or Reject. It may be
-// called once.
+// called once. The connections come from everywhere; they, and those that are
+// dialled afterwards, are taken to lead through one node, as an agent's do.
 func (s *Stack) ForwardTCP(fn func(*Request)) {
 	s.forwardOnce.Do(func() {
+		s.peers.areOne()
 		f := tcp.NewForwarder(s.stack, 2*windowFirst, maxRequests, func(r *tcp.ForwarderRequest) {
 			id := r.ID()
 			fn(&Request{
@@ -63,7 +65,7 @@ func (r *Request) Accept() (*Conn, error) {
 		ep.Close()
 		return nil, fmt.Errorf("accept %v from %v: %w", r.to, r.from, err)
 	}
-	return r.stack.newConn(ep, &wq, r.to, r.from, netip.Addr{}), nil
+	return r.stack.newConn(ep, &wq, r.to, r.from), nil
 }
 
 // Reject answers with a RST.

@@ -80,8 +80,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			case l.ready <- struct{}{}:
 			default:
 			}
-			remote := addrPort(peer)
-			return l.stack.newConn(ep, wq, l.addr, remote, remote.Addr()), nil
+			return l.stack.newConn(ep, wq, l.addr, addrPort(peer)), nil
 		}
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {
 			if isClosed(l.closed) {

@@ -30,20 +30,27 @@ const (
 // own round trip time, taken beside a transfer, has that transfer's queue in
 // it; the least of all connections to the same node hardly.
 type peers struct {
-	mu sync.Mutex // guards m and each peer's conns
-	m  map[netip.Prefix]*peer
+	mu  sync.Mutex // guards what follows and each peer's conns
+	m   map[netip.Prefix]*peer
+	one bool // all connections lead to the same node, whatever their addresses
 }
 
-// to finds the node that has addr; the zero Addr stands for the
-// node that passes visitors on, whose connections come from everywhere. Each
-// call takes a reference, which drop gives back.
-func (ps *peers) to(addr netip.Addr) *peer {
-	var key netip.Prefix
-	if addr.IsValid() {
-		key = netip.PrefixFrom(addr, nodePrefixBits).Masked()
-	}
+// areOne says that everything comes and goes through one node from now on.
+func (ps *peers) areOne() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	ps.one = true
+}
+
+// to finds the node that has addr. Each call takes a reference, which drop gives
+// back.
+func (ps *peers) to(addr netip.Addr) *peer {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	var key netip.Prefix
+	if !ps.one {
+		key = netip.PrefixFrom(addr, nodePrefixBits).Masked()
+	}
 	p := ps.m[key]
 	if p == nil {
 		p = &peer{key: key}
@@ -80,7 +87,8 @@ type peer struct {
 }
 
 // measured takes in the round trip time of a handshake. The least counts, until
-// two in a row say that the path has become longer, as when a laptop moves.
+// two in a row agree that the path has become much longer, as when a laptop
+// moves.
 func (p *peer) measured(rtt time.Duration) {
 	if rtt <= 0 {
 		return
@@ -94,6 +102,8 @@ func (p *peer) measured(rtt time.Duration) {
 		p.longer = 0
 	case p.longer == 0:
 		p.longer = rtt
+	case 2*max(rtt, p.longer) > 3*min(rtt, p.longer):
+		p.longer = rtt // a queue differs from one moment to the next
 	default:
 		p.rtt, p.longer = min(rtt, p.longer), 0
 	}

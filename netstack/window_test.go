@@ -75,7 +75,7 @@ func TestPeers(t *testing.T) {
 	var ps peers
 	node := netip.MustParseAddr("fd00:2::1:2:3:4")
 	a, b := ps.to(node), ps.to(netip.MustParseAddr("fd00:2::1:2:3:5"))
-	if a != b || ps.to(netip.Addr{}) == a {
+	if a != b || ps.to(netip.MustParseAddr("fd00:3::1")) == a {
 		t.Fatal("addresses of one node have different peers, or others the same")
 	}
 	const ms = time.Millisecond
@@ -86,8 +86,9 @@ func TestPeers(t *testing.T) {
 		{15 * ms, 1 * ms},
 		{40 * ms, 1 * ms}, // a queue
 		{15 * ms, 1 * ms},
-		{40 * ms, 1 * ms},
-		{30 * ms, 30 * ms}, // twice is no chance
+		{80 * ms, 1 * ms},
+		{40 * ms, 1 * ms},  // they differ
+		{30 * ms, 30 * ms}, // twice the same is no chance
 		{40 * ms, 30 * ms},
 		{25 * ms, 25 * ms},
 	} {
@@ -100,6 +101,10 @@ func TestPeers(t *testing.T) {
 	ps.drop(b)
 	if len(ps.m) != 1 {
 		t.Errorf("%d peers, want one", len(ps.m))
+	}
+	ps.areOne()
+	if ps.to(node) != ps.to(netip.MustParseAddr("64:ff9b::1")) {
+		t.Error("connections through one node have different peers")
 	}
 }
 
