@@ -93,9 +93,10 @@ func TestScreen(t *testing.T) {
 		lines := strings.Split(text, "\n")
 		return len(lines) == 6 && strings.TrimSpace(lines[5]) != ""
 	})
-	x.resize(100, 30)
-	x.await("the screen", func(text string) bool { return strings.TrimSpace(strings.Split(text, "\n")[29]) != "" })
+	x.resize(96, 18)
+	x.await("the screen", func(text string) bool { return strings.TrimSpace(strings.Split(text, "\n")[17]) != "" })
 	if file := os.Getenv("WGEXPOSE_SCREENSHOT"); file != "" {
+		x.await("that nobody is told of a key", func(text string) bool { return strings.Contains(text, "q quit") })
 		x.screenshot(file)
 	}
 

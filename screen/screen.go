@@ -100,7 +100,7 @@ func (s *Screen) Stopping() { s.feed.setStopping() }
 func (s *Screen) Log() io.Writer { return s.feed }
 
 // frames is how often a second the terminal is written to, at most.
-const frames = 20
+const frames = 10
 
 // Run shows the screen until ctx ends, and leaves the terminal as it was. An
 // error means that the terminal is of no use any more.

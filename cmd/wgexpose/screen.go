@@ -25,7 +25,7 @@ import (
 
 const (
 	// watchEvery is how often the screen's numbers are read.
-	watchEvery = 250 * time.Millisecond
+	watchEvery = 500 * time.Millisecond
 	// killTime is for the terminal to be restored when the process is to end at
 	// once.
 	killTime = time.Second
