@@ -30,6 +30,7 @@ type Edge struct {
 	TLS             certs.Mode
 	TCPPorts        tunnel.PortRange
 	ListenTCP       netip.Addr     // for public TCP ports; zero: every address
+	WarnRandomNames bool           // browsers are warned of tunnels whose name the edge has chosen
 	MTU             int            // of packets inside WireGuard, in bytes; 0: found out
 	PublicHTTPSPort uint16         // in public addresses; 0: the port that is listened on
 	ACME            []certs.Issuer // the first is asked first
@@ -74,6 +75,7 @@ func edgeSettings() []setting {
 		{"tls", "acme", "where certificates come from, `MODE`: acme (agrees to the authority's terms of service), internal (an own CA) or off (host names over plain HTTP)"},
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
+		{"warn_random_names", "false", "warn visitors before the first page of a tunnel whose name this edge has chosen"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
@@ -173,6 +175,7 @@ func (m *merged) edge() (Edge, error) {
 		TLS:             take(m, "tls", parseTLS),
 		TCPPorts:        take(m, "tcp_ports", tunnel.ParsePortRange),
 		ListenTCP:       take(m, "listen_tcp", parseListenAddr),
+		WarnRandomNames: take(m, "warn_random_names", parseBool),
 		MTU:             take(m, "mtu", parseMTU),
 		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),
 		ACME:            m.issuers(),

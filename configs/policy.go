@@ -49,7 +49,7 @@ func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) 
 // Policy is the tunnel's policy with passwords hashed by hash, such as
 // Credential.Hash; nil when it has none.
 func (t Tunnel) Policy(hash func(Credential) (tunnel.Credential, error)) (*tunnel.Policy, error) {
-	p := &tunnel.Policy{Allow: t.CIDRAllow, Deny: t.CIDRDeny, RequestHeader: t.RequestHeader, ResponseHeader: t.ResponseHeader}
+	p := &tunnel.Policy{Warning: t.WarningPage, Allow: t.CIDRAllow, Deny: t.CIDRDeny, RequestHeader: t.RequestHeader, ResponseHeader: t.ResponseHeader}
 	for _, c := range t.BasicAuth {
 		hashed, err := hash(c)
 		if err != nil {

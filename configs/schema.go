@@ -164,6 +164,7 @@ func tunnelHelp(key string) string {
 		"listing":                "http: list a folder that has no index.html; true unless it says false",
 		"spa":                    "http: /index.html of a folder for pages that are no file, for single-page apps",
 		"inspect":                "http: show its requests on the inspector's page; true unless it says false",
+		"warning_page":           "http: browsers are told before the first page that somebody shares it from a machine of their own",
 		"basic_auth":             "http: USER:PASSWORD of those who may come in; the password as it is, or hashed with bcrypt",
 		"cidr_allow":             "networks of visitors who may come in; without it all",
 		"cidr_deny":              "networks of visitors who may not come in",

@@ -30,6 +30,7 @@ type Tunnel struct {
 	Inspect           *bool  // http: its requests are shown where those of others are; nil means true
 	SPA               bool   // of a folder: /index.html for what is no file
 
+	WarningPage    bool           // http: browsers are warned before the first page
 	BasicAuth      []Credential   // http: who may come in
 	CIDRAllow      []netip.Prefix // visitors' networks
 	CIDRDeny       []netip.Prefix
@@ -55,7 +56,7 @@ func (t Tunnel) VerifiesUpstreamTLS() bool {
 
 // tunnelKeys are the keys of one tunnel, in the order in which help names them.
 func tunnelKeys() []string {
-	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "hsts", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa", "inspect"}, policyKeys()...)
+	return append([]string{"kind", "upstream", "url", "port", "host_header", "upstream_protocol", "compression", "hsts", "terminate_at", "proxy_protocol", "upstream_tls_verify", "listing", "spa", "inspect", "warning_page"}, policyKeys()...)
 }
 
 // kindsOf tells to which kinds alone a key belongs; nil: to all.
@@ -63,7 +64,7 @@ func kindsOf(key string) []tunnel.Kind {
 	switch key {
 	case "url":
 		return []tunnel.Kind{tunnel.HTTP, tunnel.TLS}
-	case "host_header", "upstream_protocol", "compression", "hsts", "upstream_tls_verify", "listing", "spa", "inspect", "basic_auth",
+	case "host_header", "upstream_protocol", "compression", "hsts", "upstream_tls_verify", "listing", "spa", "inspect", "warning_page", "basic_auth",
 		"request_header_add", "request_header_remove", "response_header_add", "response_header_remove":
 		return []tunnel.Kind{tunnel.HTTP}
 	case "port":
@@ -185,6 +186,8 @@ func ParseTunnel(name string, values map[string]string) (Tunnel, []Problem) {
 			if err == nil && t.Upstream != "" && !strings.HasPrefix(t.Upstream, "https://") {
 				err = fmt.Errorf("has a meaning for an https:// upstream alone, and this one is %s", t.Upstream)
 			}
+		case "warning_page":
+			t.WarningPage, err = parseBool(value)
 		case "inspect":
 			var on bool
 			on, err = parseBool(value)

@@ -37,6 +37,7 @@ type Config struct {
 	PublicHTTPSPort uint16           // in public addresses; 0 = the port of the listener that serves
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address
+	WarnRandomNames bool             // visitors of names that this edge has chosen are warned before the first page
 	MTU             int              // of packets inside WireGuard, in bytes; 0 = found out for each agent, and followed
 
 	// Lookup asks DNS for a host name's addresses, of both families; nil = the

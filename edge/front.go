@@ -31,6 +31,8 @@ type frontConfig struct {
 	// HTTP3 takes HTTP/3 for the host names of HTTPS. Owned likewise; may be nil.
 	HTTP3 net.PacketConn
 
+	WarnRandomNames bool // visitors of names that the edge has chosen are warned
+
 	ListenTCP netip.Addr     // address for public TCP ports; zero: all addresses
 	Certs     *certs.Manager // nil, or of mode Off: TLS is off
 	Streams   *streamHost    // takes agents' connections on HTTPS; nil: there are none

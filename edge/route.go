@@ -183,6 +183,9 @@ func (s *service) dial(ctx context.Context, from netip.AddrPort) (net.Conn, erro
 // never have arrived. Otherwise the upstream may be working on it, and waiting
 // goes on.
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if rt.front.warn(rt.entry, w, r) {
+		return
+	}
 	w, r, admitted := rt.front.enforce(rt.entry, w, r)
 	if !admitted {
 		return

@@ -229,7 +229,7 @@ func tableEntry(rec store.Public, node store.Node, overlay tunnel.Overlay, side 
 	spec := rec.Spec
 	spec.Name, spec.Host, spec.Port = rec.Name, rec.Host, rec.Port
 	return tunnel.Entry{
-		Spec: spec, Node: node.ID, Agent: node.Name, PublicURL: side.url(rec),
+		Spec: spec, Generated: rec.Generated, Node: node.ID, Agent: node.Name, PublicURL: side.url(rec),
 		Addr: netip.AddrPortFrom(overlay.TunnelAddr(node.ID, spec.ID), tunnel.DialPort),
 	}
 }

@@ -8,16 +8,8 @@ import (
 	"strings"
 )
 
-// page needs nothing from anywhere else: the network may be what is broken, and
-// its Content-Security-Policy forbids all but the style in it.
-var page = template.Must(template.New("problem").Parse(`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>{{.Status}} {{.Title}}</title>
-<style>
+// style is of all pages.
+const style = `{{define "style"}}<style>
 :root { color-scheme: light dark; --ink: #1c2128; --soft: #59636e; --ground: #f6f7f9; --card: #fff; --line: #d8dee4 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #9aa4af; --ground: #14171b; --card: #1c2026; --line: #333a43 } }
 * { box-sizing: border-box }
@@ -26,8 +18,23 @@ body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding
 main { max-width: 34rem; padding: 2rem; background: var(--card); border: 1px solid var(--line); border-radius: .75rem }
 h1 { margin: 0 0 .75rem; font-size: 1.4rem; line-height: 1.3 }
 p { margin: 0; overflow-wrap: anywhere }
+a { color: inherit }
 footer { margin-top: 1.5rem; color: var(--soft); font-size: .85rem; overflow-wrap: anywhere }
-</style>
+</style>{{end}}`
+
+// pagePolicy lets pages have no more than that.
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// page needs nothing from anywhere else: the network may be what is broken, and
+// its Content-Security-Policy forbids all but the style in it.
+var page = template.Must(template.Must(template.New("problem").Parse(style)).Parse(`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>{{.Status}} {{.Title}}</title>
+{{template "style"}}
 </head>
 <body>
 <main>

@@ -97,7 +97,7 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
 	switch form := preferredForm(r.Header.Values("Accept")); form {
 	case formHTML:
 		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", pagePolicy)
 		body = problemPage(p, r.Host)
 	case formJSON:
 		h.Set("Content-Type", "application/json")

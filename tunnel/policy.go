@@ -25,6 +25,7 @@ type Policy struct {
 	BasicAuth      []Credential   `json:"basic_auth,omitempty"` // http: any of these lets a visitor in; none: no password is asked for
 	Allow          []netip.Prefix `json:"allow,omitempty"`      // visitors' networks; none: all
 	Deny           []netip.Prefix `json:"deny,omitempty"`       // wins over Allow
+	Warning        bool           `json:"warning,omitempty"`    // http: browsers are warned before the first page
 	RequestHeader  HeaderRules    `json:"request_header,omitzero"`
 	ResponseHeader HeaderRules    `json:"response_header,omitzero"`
 }
@@ -71,14 +72,14 @@ func within(addr netip.Addr, networks []netip.Prefix) bool {
 
 // Empty reports whether the policy changes nothing.
 func (p *Policy) Empty() bool {
-	return p == nil || len(p.BasicAuth) == 0 && len(p.Allow) == 0 && len(p.Deny) == 0 &&
+	return p == nil || !p.Warning && len(p.BasicAuth) == 0 && len(p.Allow) == 0 && len(p.Deny) == 0 &&
 		p.RequestHeader.empty() && p.ResponseHeader.empty()
 }
 
 // needsRequests reports whether the policy holds for requests, and not for
 // connections alone.
 func (p *Policy) needsRequests() bool {
-	return p != nil && (len(p.BasicAuth) > 0 || !p.RequestHeader.empty() || !p.ResponseHeader.empty())
+	return p != nil && (p.Warning || len(p.BasicAuth) > 0 || !p.RequestHeader.empty() || !p.ResponseHeader.empty())
 }
 
 func (h HeaderRules) empty() bool { return len(h.Remove) == 0 && len(h.Add) == 0 }
@@ -89,7 +90,7 @@ func (p *Policy) validate(kind Kind) error {
 		return nil
 	}
 	if kind != HTTP && p.needsRequests() {
-		return fmt.Errorf("passwords and header rules belong to an http tunnel, and this one is %s", kind)
+		return fmt.Errorf("passwords, header rules and warnings belong to an http tunnel, and this one is %s", kind)
 	}
 	if len(p.BasicAuth) > maxCredentials || len(p.Allow) > maxNetworks || len(p.Deny) > maxNetworks {
 		return fmt.Errorf("a tunnel has at most %d passwords, and %d networks that are allowed and denied", maxCredentials, maxNetworks)

@@ -172,6 +172,7 @@ const (
 // An Entry is a published tunnel, as an edge serves it.
 type Entry struct {
 	Spec                     // Name, Host and Port as the edge chose them
+	Generated bool           `json:"generated,omitempty"` // the edge chose the name
 	Node      NodeID         `json:"node"`
 	Agent     string         `json:"agent"`      // name of the node
 	Addr      netip.AddrPort `json:"addr"`       // of the tunnel in the overlay, port DialPort

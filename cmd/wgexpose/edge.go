@@ -101,6 +101,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		PublicHTTPSPort: cfg.PublicHTTPSPort,
 		TCPPorts:        cfg.TCPPorts,
 		ListenTCP:       cfg.ListenTCP,
+		WarnRandomNames: cfg.WarnRandomNames,
 		MTU:             cfg.MTU,
 		Version:         buildVersion(),
 		Ready: func(r edge.Ready) {

@@ -13,7 +13,7 @@ func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader, protocol, appName, terminateAt string
 	var policy *policyFlags
 	var out output
-	var verify, compression, hsts bool
+	var verify, compression, hsts, warning bool
 	cmd := &cobra.Command{
 		Use:   "http TARGET | --app NAME",
 		Short: "Share a web service under a host name of the edge",
@@ -67,6 +67,7 @@ rules for headers.`,
 			set("host-header", "host_header", hostHeader)
 			set("upstream-protocol", "upstream_protocol", protocol)
 			set("terminate-at", "terminate_at", terminateAt)
+			set("warning-page", "warning_page", strconv.FormatBool(warning))
 			set("compression", "compression", strconv.FormatBool(compression))
 			set("hsts", "hsts", strconv.FormatBool(hsts))
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
@@ -92,6 +93,7 @@ rules for headers.`,
 	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
 	cmd.Flags().BoolVar(&hsts, "hsts", false, "tell browsers to come over HTTPS alone for a year, where the target says nothing of it")
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
+	cmd.Flags().BoolVar(&warning, "warning-page", false, "tell browsers before the first page that somebody shares it from a machine of their own")
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target; on this machine only if this is given")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)

@@ -161,6 +161,16 @@ func (b *Browser) read() {
 // Call calls a method of the protocol.
 func (b *Browser) Call(method string, params any) json.RawMessage {
 	b.t.Helper()
+	result, refusal := b.ask(method, params)
+	if refusal != "" {
+		b.t.Fatalf("%s: %s", method, refusal)
+	}
+	return result
+}
+
+// ask is Call that returns what Chromium has against it.
+func (b *Browser) ask(method string, params any) (result json.RawMessage, refusal string) {
+	b.t.Helper()
 	if params == nil {
 		params = object{}
 	}
@@ -189,35 +199,56 @@ func (b *Browser) Call(method string, params any) json.RawMessage {
 	case !ok:
 		b.t.Fatalf("%s: chromium has gone", method)
 	case r.Error != nil:
-		b.t.Fatalf("%s: %s", method, r.Error.Message)
+		return nil, r.Error.Message
 	}
-	return r.Result
+	return r.Result, ""
 }
 
 // Eval evaluates JavaScript in the page, promises included, as JSON.
 func (b *Browser) Eval(js string) string {
 	b.t.Helper()
+	value, refusal := b.evaluate(js)
+	if refusal != "" {
+		b.t.Fatalf("%s: %s", js, refusal)
+	}
+	return value
+}
+
+func (b *Browser) evaluate(js string) (value, refusal string) {
+	b.t.Helper()
+	raw, refusal := b.ask("Runtime.evaluate", object{"expression": js, "awaitPromise": true, "returnByValue": true, "userGesture": true})
+	if refusal != "" {
+		return "", refusal
+	}
 	r := fromJSON[struct {
 		Result           struct{ Value json.RawMessage }
 		ExceptionDetails *struct {
 			Text      string
 			Exception struct{ Description string }
 		}
-	}](b.t, string(b.Call("Runtime.evaluate", object{"expression": js, "awaitPromise": true, "returnByValue": true, "userGesture": true})))
+	}](b.t, string(raw))
 	if e := r.ExceptionDetails; e != nil {
 		b.t.Fatalf("%s: %s %s", js, e.Text, e.Exception.Description)
 	}
-	return string(r.Result.Value)
+	return string(r.Result.Value), ""
 }
 
 // Until waits for a condition in the page, looking at each frame that it draws.
 func (b *Browser) Until(js string) {
 	b.t.Helper()
-	got := b.Eval(fmt.Sprintf(`new Promise((done) => {
-		const late = Date.now() + 20000;
+	look := fmt.Sprintf(`new Promise((done) => {
+		const late = Date.now() + 60000;
 		const look = () => { let ok = false; try { ok = %s; } catch (e) { ok = false; } if (ok) done(true); else if (Date.now() > late) done(false); else setTimeout(look, 20); };
 		look();
-	})`, js))
+	})`, js)
+	got, refusal := b.evaluate(look)
+	// A page that is just being left takes the question with it.
+	for try := 0; refusal != "" && try < 20; try++ {
+		got, refusal = b.evaluate(look)
+	}
+	if refusal != "" {
+		b.t.Fatalf("%s: %s", js, refusal)
+	}
 	if got != "true" {
 		b.t.Fatalf("never: %s; the page reads %s", js, b.Eval("document.body.innerText"))
 	}
