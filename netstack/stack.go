@@ -148,6 +148,8 @@ func Open(cfg Config) (*Stack, error) {
 // setUp configures the protocols and adds the link.
 func (s *Stack) setUp(cfg Config) error {
 	sack := tcpip.TCPSACKEnabled(true)
+	// gVisor's CUBIC does not grow a window for some seconds after HyStart has
+	// ended slow start; see docs/performance.md.
 	congestion := tcpip.CongestionControlOption("cubic")
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(cfg.TimeWait)
