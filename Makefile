@@ -48,6 +48,7 @@ e2e: ## run the tests against real programs (ssh, curl, …)
 
 e2e-faults: ## break networks and processes in every way, and print the table (root; 45 min)
 	cd e2e && WGEXPOSE_FAULTS=all $(GO) test -timeout 120m -count 1 -v -run '^TestFaults$$' .
+	WGEXPOSE_STORM=500 $(GO) test -timeout 30m -count 1 -v -run '^TestStorm$$' ./internal/harness
 
 e2e-faults-race: ## each of these faults once, under the race detector
 	cd e2e && WGEXPOSE_E2E_RACE=1 $(GO) test -race -timeout 20m -count 1 -run '^TestFaults$$' .

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/wgexpose/wgexpose/keys"
@@ -84,16 +85,38 @@ func (r *running) seen(ctx context.Context, node store.Node) (wg.PeerStatus, err
 	return peer, err
 }
 
+// counters are how many bytes came from each peer, as of a moment ago. To read
+// one costs as much as to read all (wg.Device.Peer), and all sessions of an edge
+// that has too much to do ask at once, several times a second.
+type counters struct {
+	read  func() ([]wg.PeerStatus, error)
+	fresh time.Duration // for which one reading serves
+
+	mu sync.Mutex // guards all below; held while reading
+	at time.Time
+	rx map[keys.Public]uint64
+}
+
 // received is how many bytes came from the peer so far.
-func (r *running) received(key keys.Public) (uint64, error) {
-	peer, ok, err := r.dev.Peer(key)
-	if err != nil {
-		return 0, fmt.Errorf("ask WireGuard for a peer: %w", err)
+func (c *counters) received(key keys.Public) (uint64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.rx[key]
+	if !ok || time.Since(c.at) > c.fresh {
+		peers, err := c.read()
+		if err != nil {
+			return 0, fmt.Errorf("ask WireGuard for its peers: %w", err)
+		}
+		c.at, c.rx = time.Now(), make(map[keys.Public]uint64, len(peers))
+		for _, p := range peers {
+			c.rx[p.Key] = p.RxBytes
+		}
+		n, ok = c.rx[key]
 	}
 	if !ok {
 		return 0, errors.New("the peer was removed")
 	}
-	return peer.RxBytes, nil
+	return n, nil
 }
 
 // inviteGrace is for how long an invite is kept after its expiry, so that a late

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/store"
 	"github.com/wgexpose/wgexpose/tunnel"
 	"github.com/wgexpose/wgexpose/wg"
@@ -86,4 +87,35 @@ func TestSweep(t *testing.T) {
 	if err != nil || len(ops) != 0 {
 		t.Errorf("after a pause: %v, %v", ops, err)
 	}
+}
+
+// One reading of all counters serves all who ask at the same time.
+func TestCountersAreReadOnce(t *testing.T) {
+	key, other := peerKey(t), peerKey(t)
+	reads := 0
+	c := &counters{fresh: time.Hour, read: func() ([]wg.PeerStatus, error) {
+		reads++
+		return []wg.PeerStatus{{Key: key, RxBytes: uint64(reads)}}, nil
+	}}
+	for range 3 {
+		if n, err := c.received(key); n != 1 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	if _, err := c.received(other); err == nil || reads != 2 { // it may be new
+		t.Errorf("a peer that is not there: %v after %d readings", err, reads)
+	}
+	c.fresh = 0
+	if n, err := c.received(key); n != 3 || err != nil {
+		t.Errorf("later: %d, %v", n, err)
+	}
+}
+
+func peerKey(t *testing.T) keys.Public {
+	t.Helper()
+	k, err := keys.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.Public()
 }

@@ -263,7 +263,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	}
 	r.sessions, r.applied = newSessions(), newApplied()
 	r.host = &sessionHost{
-		sessions: r.sessions, timing: r.timing, domain: settings.Domain, version: r.cfg.Version, received: r.received, call: r.dev.Handshake, log: r.log,
+		sessions: r.sessions, timing: r.timing, domain: settings.Domain, version: r.cfg.Version, received: (&counters{read: r.dev.Peers, fresh: r.timing.Away / 50}).received, call: r.dev.Handshake, log: r.log,
 	}
 	if r.cfg.TLS != certs.Off {
 		if r.certs, err = certs.New(r.certsConfig()); err != nil {
