@@ -36,6 +36,7 @@ type JoinOptions struct {
 	Version string // of the program, shown at the edge
 	Reach   Reach
 	Logger  *slog.Logger // nil discards
+	Step    func(string) // called with what is done next, in words; may be nil
 
 	reach time.Duration // how long to look for an edge; 0 = reachTimeout; tests shorten it
 }
@@ -100,6 +101,12 @@ func checkInvite(inv keys.Invite, now time.Time) error {
 	return nil
 }
 
+func (o JoinOptions) step(what string) {
+	if o.Step != nil {
+		o.Step(what)
+	}
+}
+
 // hostName makes an agent's name of the machine's: "Bob's Mac.local" becomes
 // "bob-s-mac". It is "" when nothing is left of it.
 func hostName() string {
@@ -140,10 +147,12 @@ func enroll(ctx context.Context, dir *statedir.Dir, inv keys.Invite, old edgesSt
 	defer n.close()
 	var errs []error
 	for _, edge := range inv.Edges {
+		o.step("looking for the edge at " + edgeName(edge))
 		if err := n.reach(ctx, edge, o.reach); err != nil {
 			errs = append(errs, explainUnreached(ctx, err))
 			continue
 		}
+		o.step("the edge answers; enrolling")
 		reply, err := enrollAt(ctx, n, overlay, edge, key.Public(), o)
 		switch control.CodeOf(err) {
 		case control.CodeRevoked:

@@ -20,12 +20,16 @@ func TestJoin(t *testing.T) {
 	e := newFakeEdge(t)
 	dir := testDir(t)
 	inv := e.invite()
-	j, err := Join(t.Context(), dir, inv, JoinOptions{Name: "laptop", Version: "v1"})
+	var steps []string
+	j, err := Join(t.Context(), dir, inv, JoinOptions{Name: "laptop", Version: "v1", Step: func(s string) { steps = append(steps, s) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if j.Name != "laptop" || j.Domain != "example.com" || j.Edge != e.addr.String() || j.Overlay != e.overlay || j.Node < 256 {
 		t.Errorf("joined as %+v", j)
+	}
+	if len(steps) != 2 || steps[0] != "looking for the edge at "+e.addr.String() || !strings.Contains(steps[1], "enrolling") {
+		t.Errorf("steps %q", steps)
 	}
 	for _, name := range []string{keyFile, edgesFile} {
 		fi, err := os.Stat(dir.Path(name))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
@@ -57,6 +58,7 @@ the same token.`,
 				Version: buildVersion(),
 				Reach:   agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy, MTU: cfg.MTU},
 				Logger:  a.logger(cfg.LogLevel, cfg.LogFormat),
+				Step:    a.step,
 			})
 			if err != nil {
 				return err
@@ -72,6 +74,13 @@ the same token.`,
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` that holds the token")
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of this agent (default: that of the invite, or of this machine)")
 	return cmd
+}
+
+// step tells a person who waits what is being done. Scripts want the result alone.
+func (a *app) step(what string) {
+	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		a.hint("%s", printable(what))
+	}
 }
 
 // token finds the invite: the argument or the file, of which only one may be
