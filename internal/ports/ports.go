@@ -46,7 +46,8 @@ type Block struct {
 	end  uint16 // exclusive
 }
 
-// Reserve reserves a block of 100 ports until the test ends.
+// Reserve reserves a block of 100 ports until the test ends, and more when those
+// do not do.
 func Reserve(t testing.TB) *Block {
 	t.Helper()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("wgexpose-test-ports-%d", os.Getuid()))
@@ -103,19 +104,24 @@ func (b *Block) Addr() netip.AddrPort {
 // Range is n ports in a row that are free on 127.0.0.1, from first to last.
 func (b *Block) Range(n uint16) (first, last uint16) {
 	b.t.Helper()
-	for run := uint16(0); b.next < b.end; {
-		if free(b.next) {
-			run++
-		} else {
-			run = 0
-		}
-		b.next++
-		if run == n {
-			return b.next - n, b.next - 1
-		}
+	if n > size {
+		b.t.Fatalf("%d ports in a row, of blocks of %d", n, size)
 	}
-	b.t.Fatalf("the block has no %d free ports left", n)
-	return 0, 0
+	for {
+		for run := uint16(0); b.next < b.end; {
+			if free(b.next) {
+				run++
+			} else {
+				run = 0
+			}
+			b.next++
+			if run == n {
+				return b.next - n, b.next - 1
+			}
+		}
+		more := Reserve(b.t) // what there was is too little, or somebody has a part of it
+		b.next, b.end = more.next, more.end
+	}
 }
 
 // free reports whether nobody has the port, such as a server on a developer's

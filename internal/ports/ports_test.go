@@ -30,6 +30,21 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// A test may ask for more than a block has.
+func TestMore(t *testing.T) {
+	b := Reserve(t)
+	seen := make(map[uint16]bool)
+	for range 4 {
+		first, last := b.Range(60)
+		for p := first; p <= last; p++ {
+			if seen[p] {
+				t.Errorf("port %d twice", p)
+			}
+			seen[p] = true
+		}
+	}
+}
+
 // A port in use is left out.
 func TestTaken(t *testing.T) {
 	b := Reserve(t)
