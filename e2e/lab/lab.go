@@ -64,18 +64,25 @@ type Space struct {
 	handle *os.File
 }
 
-// Open makes a lab, or skips the test where there are not the rights or the
-// programs for it.
+// Open makes a lab, or skips the test where there are not the rights, or the
+// kernel, for it: unlike a program, those cannot be installed, so that it skips
+// with WGEXPOSE_REQUIRE_TOOLS=1, too.
 func Open(t testing.TB) *Lab {
 	t.Helper()
 	l := &Lab{t: t, ip: process.Need(t, "ip"), nft: process.Need(t, "nft")}
 	if os.Geteuid() != 0 {
-		process.Lacking(t, "root, to make network namespaces")
+		t.Skip("network namespaces take root")
 	}
 	conditions := Good
 	joined, err := link.Open(link.Config{AtoB: conditions, BtoA: conditions})
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
-		process.Lacking(t, fmt.Sprintf("network namespaces and TUN devices: %v", err))
+		t.Skipf("no network namespaces or TUN devices here: %v", err)
+	}
+	if err == nil {
+		if lacking := l.try(joined.A()); lacking != nil {
+			joined.Close()
+			t.Skipf("this kernel cannot be a router: %v", lacking)
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +102,30 @@ func Open(t testing.TB) *Lab {
 	l.wire()
 	l.DNS = startDNS(t, l.Router)
 	return l
+}
+
+// try makes what the lab is made of, once.
+func (l *Lab) try(n *link.Namespace) error {
+	for _, args := range [][]string{
+		{l.ip, "link", "add", "try0", "type", "veth", "peer", "name", "try1"},
+		{l.ip, "link", "del", "try0"},
+		{l.nft, "add", "table", "ip", "try"},
+		{l.nft, "add", "chain", "ip", "try", "out", "{ type nat hook postrouting priority 100; }"},
+		{l.nft, "add", "rule", "ip", "try", "out", "masquerade"},
+		{l.nft, "delete", "table", "ip", "try"},
+	} {
+		err := n.Do(func() error {
+			out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Good is how the link is when nothing is wrong with it: 20 ms there and back,

@@ -384,18 +384,11 @@ func Need(t testing.TB, program string) string {
 	if err == nil {
 		return path
 	}
-	Lacking(t, program)
-	return ""
-}
-
-// Lacking ends a test that needs what is not there: skipped, or failed when
-// WGEXPOSE_REQUIRE_TOOLS is 1.
-func Lacking(t testing.TB, what string) {
-	t.Helper()
 	if os.Getenv("WGEXPOSE_REQUIRE_TOOLS") == "1" {
-		t.Fatalf("required (WGEXPOSE_REQUIRE_TOOLS=1) and not there: %s", what)
+		t.Fatalf("%s is required (WGEXPOSE_REQUIRE_TOOLS=1) and not installed", program)
 	}
-	t.Skipf("not there: %s", what)
+	t.Skipf("%s is not installed", program)
+	return ""
 }
 
 // String names the process in messages.
