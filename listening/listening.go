@@ -6,8 +6,8 @@
 //		fmt.Println("nobody listens there; but:", table.Others(4))
 //	}
 //
-// It is known on Linux alone, where it is read from /proc/net/tcp and tcp6 (see
-// proc(5)); elsewhere Read says that it is not.
+// It is known on Linux alone, where the kernel is asked by sock_diag(7), or else
+// /proc/net/tcp and tcp6 are read (see proc(5)); elsewhere Read says that it is not.
 package listening
 
 import (

@@ -4,8 +4,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestRead(t *testing.T) {
@@ -44,4 +47,70 @@ func TestRead(t *testing.T) {
 	if all, _ := Read(); all.Has(addr) {
 		t.Errorf("%v is there after its end", addr)
 	}
+}
+
+// Both ways say the same of sockets that stay.
+func TestWaysAgree(t *testing.T) {
+	var own []netip.AddrPort
+	for _, addr := range []string{"127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0", "[::]:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Logf("%s: %v", addr, err) // no IPv6 here
+			continue
+		}
+		defer l.Close()
+		own = append(own, l.Addr().(*net.TCPAddr).AddrPort())
+	}
+	files, ok := readFiles()
+	if !ok {
+		t.Fatal("/proc/net/tcp cannot be read")
+	}
+	var asked Table
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		part, err := ask(family)
+		if err != nil {
+			t.Skipf("there is no sock_diag here: %v", err)
+		}
+		asked = append(asked, part...)
+	}
+	for _, addr := range own {
+		find := func(table Table) (found []Socket) {
+			for _, s := range table {
+				if s.Addr.Port() == addr.Port() && s.Addr.Addr() == addr.Addr().Unmap() {
+					found = append(found, s)
+				}
+			}
+			return found
+		}
+		if a, f := find(asked), find(files); len(a) != 1 || !slices.Equal(a, f) {
+			t.Errorf("%v: asked %v, files %v", addr, a, f)
+		}
+	}
+}
+
+func FuzzReplies(f *testing.F) {
+	f.Add([]byte{}, false)
+	f.Add(append([]byte{16, 0, 0, 0, 3, 0}, make([]byte, 10)...), true)
+	f.Add(append([]byte{20, 0, 0, 0, 2, 0}, make([]byte, 14)...), true)
+	f.Add(append([]byte{88, 0, 0, 0, 20, 0}, make([]byte, 82)...), false)
+	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
+		family := uint8(unix.AF_INET)
+		if v6 {
+			family = unix.AF_INET6
+		}
+		replies(b, family)
+	})
+}
+
+func BenchmarkRead(b *testing.B) {
+	b.Run("asked", func(b *testing.B) {
+		for b.Loop() {
+			Read()
+		}
+	})
+	b.Run("files", func(b *testing.B) {
+		for b.Loop() {
+			readFiles()
+		}
+	})
 }
