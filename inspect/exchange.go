@@ -169,8 +169,9 @@ func (x *exchange) half(dir direction) *message {
 	return &x.response
 }
 
-// capture adds bytes to a body, as far as they are kept.
-func (x *exchange) capture(dir direction, p []byte, limit int) {
+// capture adds bytes to a body, as far as they are kept. expect is how many of the
+// body are known to come, p included; 0 where that is not known.
+func (x *exchange) capture(dir direction, p []byte, expect int64, limit int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
@@ -181,6 +182,9 @@ func (x *exchange) capture(dir direction, p []byte, limit int) {
 	}
 	if !m.cut { // else there is a hole, and what comes after it is of no use
 		n := min(len(p), limit-len(m.body))
+		if m.body == nil && expect > int64(n) {
+			m.body = make([]byte, 0, min(expect, int64(limit)))
+		}
 		m.body = append(m.body, p[:n]...)
 		m.cut = n < len(p)
 	}

@@ -295,7 +295,11 @@ func (s *session) beginBody(r *reader, how framing, length int64, at time.Time) 
 
 // body takes bytes of a body.
 func (s *session) body(r *reader, p []byte, at time.Time) {
-	r.exchange.capture(r.dir, p, s.insp.cfg.BodyLimit)
+	expect := int64(0)
+	if r.phase == inBody {
+		expect = r.left
+	}
+	r.exchange.capture(r.dir, p, expect, s.insp.cfg.BodyLimit)
 	if r.sink != nil {
 		r.sink.write(p, at)
 	}
