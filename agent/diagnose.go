@@ -315,7 +315,7 @@ func (d *diagnosis) ports(ctx context.Context, edge keys.Edge) {
 		}
 		one := keys.Edge{Key: edge.Key, Node: edge.Node, Endpoints: []keys.Endpoint{ep}}
 		if err := n.reach(ctx, one, d.o.wait); err != nil {
-			d.bad(CheckFail, "udp", ep.Addr, err.Error(), "on the edge, check that wgexpose edge runs and that the firewalls in front of it let this UDP port in; if other ports or TLS are ok, agents use those by themselves")
+			d.bad(CheckFail, "udp", ep.Addr, err.Error(), "on the edge, check that wgexpose edge runs and that the firewalls in front of it let this UDP port in, and with wgexpose edge agents that this agent was not revoked; if other ports or TLS are ok, agents use those by themselves")
 			continue
 		}
 		begun := time.Now()

@@ -168,7 +168,7 @@ func inspectStatus(s Status) inspect.Status {
 	}
 	for _, t := range s.Tunnels {
 		row := inspect.TunnelStatus{
-			Name: t.Name, PublicURL: t.PublicURL, Kind: string(t.Kind), Upstream: t.Upstream, State: t.State, Inspected: t.Inspected,
+			Name: t.Name, PublicURL: t.PublicURL, Kind: string(t.Kind), Upstream: t.Upstream, State: t.State, Inspected: t.Inspected, Conns: t.Conns,
 		}
 		if t.Error != nil {
 			row.Detail = t.Error.Message

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ type owner struct {
 	log     *slog.Logger
 	set     *set
 	muster  *muster // of the commands that run already
+
+	certificates Certificates // of all tunnels whose TLS ends here
 }
 
 // own runs this process as the owner until its tunnels have ended. It gives
@@ -47,7 +50,10 @@ type owner struct {
 func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	unlock := sync.OnceValue(lock.Unlock)
 	defer func() { err = errors.Join(err, unlock()) }()
-	o := &owner{dir: r.cfg.Dir, state: r.state, key: r.key, version: r.cfg.Version, log: r.log, set: newSet(r.log)}
+	o := &owner{
+		dir: r.cfg.Dir, state: r.state, key: r.key, version: r.cfg.Version, log: r.log, set: newSet(r.log),
+		certificates: r.cfg.Certificates.with(),
+	}
 	listener, err := o.dir.ListenUnix(socketFile)
 	if err != nil {
 		return err
@@ -237,6 +243,10 @@ func (g *guests) status(c *localConn, req request) error {
 // owner ends.
 func (g *guests) run(c *localConn, req request) error {
 	set := g.owner.set
+	if why := g.owner.otherCertificates(req); why != nil {
+		g.owner.muster.arrived(req.Name)
+		return c.write(message{Version: localVersion, Type: msgEnd, Error: why})
+	}
 	set.inspect(req.Inspect)
 	mine, err := set.add(req.PID, req.Tunnels, &req.LogLevel)
 	g.owner.muster.arrived(req.Name)
@@ -301,6 +311,17 @@ func (g *guests) read(c *localConn, mine *claim) error {
 			mine.inbox.put(message{Type: msgEnd, Error: asControl(err)})
 		}
 	}
+}
+
+// otherCertificates is why a guest's tunnels cannot be served: they are to have
+// certificates from somewhere else than those that this owner gets.
+func (o *owner) otherCertificates(req request) *control.Error {
+	if req.Certificates.with() == o.certificates || !slices.ContainsFunc(req.Tunnels, func(t offer) bool { return t.EndsTLSAtAgent() }) {
+		return nil
+	}
+	return &control.Error{Code: codeLocal, Message: fmt.Sprintf(
+		"the wgexpose command that holds this agent's links (process %d) gets certificates in another way than this one is told to (%s; --certificates, --acme-ca, --acme-root, --acme-email): start both with the same settings, or this one with a state directory of its own (join --state)",
+		os.Getpid(), o.certificates.Mode)}
 }
 
 // release withdraws a guest's tunnels, unless it is too late for that.

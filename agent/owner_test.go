@@ -18,8 +18,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/statedir"
+	"github.com/wgexpose/wgexpose/tunnel"
 )
 
 // TestGuest: two commands on one state directory serve side by side, through
@@ -193,6 +195,25 @@ func TestGuestIsRefused(t *testing.T) {
 		t.Errorf("the owner ended, too: %v", a.err)
 	default:
 	}
+}
+
+// TestGuestWithOtherCertificates: a guest whose certificates are to come from
+// somewhere else than the owner's is told so, and not served with those.
+func TestGuestWithOtherCertificates(t *testing.T) {
+	e := newFakeEdge(t)
+	dir, _ := joined(t, e)
+	a := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("a", "8089")}})
+	a.tunnel(0, "a", TunnelUp)
+	private := httpTunnel("b", "8089")
+	private.TerminateAt = tunnel.AtAgent
+	internal := Certificates{Mode: certs.Internal}
+	b := start(t, Config{Dir: dir, Tunnels: []Tunnel{private}, Certificates: internal})
+	if err := b.wait(); err == nil || !strings.Contains(err.Error(), "gets certificates in another way") {
+		t.Errorf("guest: %v", err)
+	}
+	// Where the edge ends TLS it does not matter.
+	c := start(t, Config{Dir: dir, Tunnels: []Tunnel{httpTunnel("c", "8089")}, Certificates: internal})
+	c.tunnel(0, "c", TunnelUp)
 }
 
 // helperMain is the process that startProcess starts: a Run until its standard

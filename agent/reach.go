@@ -52,7 +52,7 @@ func (e *unreachableError) Error() string {
 	case len(e.tried) == 0:
 		return "there was no time to reach the edge"
 	}
-	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, or something on the way blocks UDP", strings.Join(e.tried, ", "))
+	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, it may have revoked this agent, or something on the way blocks UDP", strings.Join(e.tried, ", "))
 	if e.err != nil {
 		msg += fmt.Sprintf(" (%v)", e.err)
 	}

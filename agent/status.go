@@ -131,7 +131,7 @@ func (s *set) status(st *Status, of int) {
 			Inspected: st.Inspector != "" && t.Kind == tunnel.HTTP && !t.wanted.Uninspected,
 		}
 		if in := s.inspection.running.Load(); in != nil && ts.Inspected {
-			_, http := in.Metrics(t.named)
+			http := in.Metrics(t.named)
 			ts.HTTP = &http
 		}
 		if ts.State == "" { // the edge has not answered yet

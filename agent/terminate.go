@@ -41,6 +41,14 @@ type Certificates struct {
 	CARoot string     // PEM file of roots to trust for CA, besides the system's
 }
 
+// with is c with its defaults filled in, as far as they are chosen here.
+func (c Certificates) with() Certificates {
+	if c.Mode == "" {
+		c.Mode = certs.ACME
+	}
+	return c
+}
+
 // CA is the root certificate of the agent's internal authority, in PEM. It wraps
 // certs.ErrNoRoot when there is none.
 func CA(dir *statedir.Dir) ([]byte, error) { return certs.InternalRootPEM(dir.Path(certsDir)) }

@@ -187,6 +187,14 @@ func (m *merged) tunnels(f field) []Tunnel {
 			}
 			m.add(line, at, "%s", p.Message)
 		}
+		for _, o := range tunnels {
+			switch {
+			case t.URL != "" && t.URL == o.URL:
+				m.add(fields["url"].line, join(path, "url"), "%s is what tunnel %s asks for, too: give each another name", t.URL, o.Name)
+			case t.Port != 0 && t.Port == o.Port:
+				m.add(fields["port"].line, join(path, "port"), "%d is what tunnel %s asks for, too: give each another port", t.Port, o.Name)
+			}
+		}
 		tunnels = append(tunnels, t)
 	})
 	return tunnels

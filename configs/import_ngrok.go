@@ -161,13 +161,16 @@ func (t table) ngrokEndpoint() {
 	t.rest(ngrokMissing)
 }
 
+// unprotected is said of what kept visitors out.
+const unprotected = "it kept visitors out, and without it everybody gets in: see basic_auth and cidr_allow for what can be done"
+
 var ngrokMissing = map[string]string{
-	"oauth": "visitors are asked for passwords (basic_auth) or let in by network", "oidc": "visitors are asked for passwords (basic_auth) or let in by network",
-	"traffic_policy": "see basic_auth, cidr_allow and the header keys for what can be done", "policy": "see basic_auth, cidr_allow and the header keys for what can be done",
+	"oauth": unprotected, "oidc": unprotected,
+	"traffic_policy": unprotected, "policy": unprotected,
 	"crt": "the edge has certificates by itself; terminate_at says where TLS ends", "key": "the edge has certificates by itself; terminate_at says where TLS ends",
 	"metadata": "edges keep no notes", "description": "edges keep no notes", "labels": "a tunnel is found by its host name",
-	"user_agent_filter": "visitors are not told apart by their programs", "circuit_breaker": "an upstream that is down is answered for at once",
-	"verify_webhook": "the upstream checks signatures itself", "mutual_tls_cas": "visitors are not asked for certificates",
+	"user_agent_filter": unprotected, "circuit_breaker": "an upstream that is down is answered for at once",
+	"verify_webhook": "the upstream checks signatures itself", "mutual_tls_cas": unprotected,
 }
 
 // headerLines writes "name: value" as ours, whatever blanks there were.

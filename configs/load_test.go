@@ -375,3 +375,28 @@ func TestDifferences(t *testing.T) {
 		}
 	}
 }
+
+// TestSamePublicSide: two tunnels cannot have one public side, and the second is
+// told where it says so.
+func TestSamePublicSide(t *testing.T) {
+	config := write(t, `tunnels:
+  a: {kind: http, upstream: 1, url: https://x.example.com}
+  b: {kind: tls, upstream: 2, url: tls://x.example.com}
+  c: {kind: tcp, upstream: 3, port: 20001}
+  d:
+    kind: tcp
+    upstream: 4
+    port: 20001
+`)
+	isolate(t)
+	_, err := LoadAgent(flagSet(t, AgentFlags, "--config", config))
+	var problems *Error
+	if !errors.As(err, &problems) {
+		t.Fatalf("err = %v, want an *Error", err)
+	}
+	for _, want := range []string{":3: tunnels.b.url: ", "tunnel a asks for", ":8: tunnels.d.port: ", "tunnel c asks for"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}

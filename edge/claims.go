@@ -111,7 +111,7 @@ func (p publisher) hostError(snap *snapshot, node tunnel.NodeID, host, key strin
 		return p.outside[host]
 	}
 	return &control.Error{Code: control.CodeNameTaken, Message: fmt.Sprintf(
-		"%s is held by agent %s: choose another name, or have the edge's owner run: wgexpose edge release %s",
+		"%s is held by agent %s: choose another name; or, when that agent does not serve it any more, have the edge's owner run: wgexpose edge release %s",
 		host, snap.nodeName(rec.Value.Node), host)}
 }
 

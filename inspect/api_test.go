@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/meter"
 )
 
 // site is an inspector with traffic behind it, and its web side.
@@ -41,7 +43,7 @@ func newSite(t testing.TB, cfg Config) *site {
 	})
 	web := httptest.NewServer(i.Handler(func() Status {
 		return Status{State: "online", Tunnels: []TunnelStatus{
-			{Name: "app", PublicURL: "https://app.example.com", Kind: "http", Upstream: "http://127.0.0.1:8089", State: "up", Inspected: true},
+			{Name: "app", PublicURL: "https://app.example.com", Kind: "http", Upstream: "http://127.0.0.1:8089", State: "up", Inspected: true, Conns: meter.Metrics{Count: 1, Gauge: 1}},
 			{Name: "a b", PublicURL: "tcp://example.com:20022", Kind: "tcp", Upstream: "tcp://127.0.0.1:22", State: "up"},
 		}, Links: []LinkStatus{{Edge: "203.0.113.7:51820", State: "up", Latency: 20}}}
 	}))

@@ -6,27 +6,25 @@ import (
 	"github.com/wgexpose/wgexpose/meter"
 )
 
-// meters has a pair of meters for each tunnel name.
+// meters counts the exchanges of each tunnel, by its name.
 type meters struct {
 	mu     sync.Mutex // guards byName
-	byName map[string]*meterPair
+	byName map[string]*meter.Meter
 }
-
-type meterPair struct{ conns, http meter.Meter }
 
 // maxMeters bounds names; a process serves far fewer, over all its reloads.
 const maxMeters = 1024
 
-func (m *meters) of(tunnel string) *meterPair {
+func (m *meters) of(tunnel string) *meter.Meter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	found := m.byName[tunnel]
 	if found != nil {
 		return found
 	}
-	found = new(meterPair)
+	found = new(meter.Meter)
 	if m.byName == nil {
-		m.byName = map[string]*meterPair{}
+		m.byName = map[string]*meter.Meter{}
 	}
 	if len(m.byName) < maxMeters {
 		m.byName[tunnel] = found

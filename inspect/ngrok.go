@@ -77,14 +77,14 @@ type ngrokTunnels struct {
 func (s *server) ngrokList() []ngrokTunnel {
 	list := []ngrokTunnel{}
 	for _, t := range s.status().Tunnels {
-		conns, http := s.Metrics(t.Name)
+		http := s.Metrics(t.Name)
 		proto := t.Kind
 		if u, err := url.Parse(t.PublicURL); err == nil && u.Scheme != "" {
 			proto = u.Scheme
 		}
 		list = append(list, ngrokTunnel{
 			Name: t.Name, ID: t.Name, URI: "/api/tunnels/" + url.PathEscape(t.Name), PublicURL: t.PublicURL, Proto: proto,
-			Config: ngrokConfig{t.Upstream, t.Inspected}, Metrics: ngrokMetrics{conns, http},
+			Config: ngrokConfig{t.Upstream, t.Inspected}, Metrics: ngrokMetrics{t.Conns, http},
 		})
 	}
 	return list

@@ -3,6 +3,8 @@ package inspect
 import (
 	"math"
 	"time"
+
+	"github.com/wgexpose/wgexpose/meter"
 )
 
 // maxPending bounds requests of one connection that wait for their answers.
@@ -13,7 +15,7 @@ type session struct {
 	queue
 	insp   *Inspector
 	origin *origin
-	meter  *meterPair
+	meter  *meter.Meter
 
 	// The rest is for the worker that drains it.
 	readers [2]reader
@@ -296,7 +298,7 @@ func (s *session) complete(x *exchange, state State, at time.Time) {
 		}
 	})
 	if first {
-		s.meter.http.Add(at, took)
+		s.meter.Add(at, took)
 	}
 }
 

@@ -24,6 +24,9 @@ type TunnelStatus struct {
 	State     string `json:"state"`            // "up", or in a word what is wrong
 	Detail    string `json:"detail,omitempty"` // what is wrong, in a sentence
 	Inspected bool   `json:"inspected"`
+
+	// Conns are all connections of the tunnel, those that are not read along, too.
+	Conns meter.Metrics `json:"conns"`
 }
 
 // LinkStatus is a link to an edge on the status page.
@@ -53,9 +56,7 @@ func (i *Inspector) Usage() Usage {
 	return u
 }
 
-// Metrics returns what was counted of a tunnel: its connections, and its
-// exchanges.
-func (i *Inspector) Metrics(tunnel string) (conns, http meter.Metrics) {
-	m, now := i.meters.of(tunnel), time.Now()
-	return m.conns.Read(now), m.http.Read(now)
+// Metrics returns what was counted of a tunnel's exchanges.
+func (i *Inspector) Metrics(tunnel string) meter.Metrics {
+	return i.meters.of(tunnel).Read(time.Now())
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"time"
 )
 
 // Tap wraps the connection to an upstream of HTTP so that what passes it is
@@ -26,9 +25,7 @@ func (i *Inspector) tap(up net.Conn, open func(Meta, Redial) *session, m Meta, r
 		return up, nil
 	}
 	s := open(m, redial)
-	now := time.Now()
-	s.meter.conns.Begin(now)
-	t := &tapped{Conn: up, session: s, began: now}
+	t := &tapped{Conn: up, session: s}
 	if _, ok := up.(interface{ CloseWrite() error }); ok {
 		return &halfTapped{t}, s
 	}
@@ -41,7 +38,6 @@ type tapped struct {
 	net.Conn
 	session *session
 	state   tapState
-	began   time.Time
 }
 
 // Write notes p before it is written: an answer can then never be noted before
@@ -102,9 +98,7 @@ func (t *tapped) Abort() {
 }
 
 func (t *tapped) closed() {
-	if t.state.close() {
-		t.session.meter.conns.End(time.Since(t.began))
-	}
+	t.state.close()
 	t.end(func(e *ends) { e.closed = true })
 }
 

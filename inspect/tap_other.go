@@ -15,8 +15,8 @@ type tapState struct {
 	isClosed atomic.Bool
 }
 
-// close reports whether it is the first.
-func (t *tapState) close() bool { return !t.isClosed.Swap(true) }
+// close notes that this end closed the connection.
+func (t *tapState) close() { t.isClosed.Store(true) }
 
 // wait returns at once: there is no way here to wait on a socket without a
 // buffer.

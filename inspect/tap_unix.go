@@ -24,8 +24,8 @@ type tapState struct {
 	err     error // what attempt found; one goroutine reads a connection
 }
 
-// close reports whether it is the first.
-func (t *tapState) close() bool { return !t.isClosed.Swap(true) }
+// close notes that this end closed the connection.
+func (t *tapState) close() { t.isClosed.Store(true) }
 
 func rawConn(c net.Conn) syscall.RawConn {
 	var sc syscall.Conn

@@ -26,8 +26,7 @@ func (s *server) session(w http.ResponseWriter, _ *http.Request) {
 
 type tunnelReply struct {
 	TunnelStatus
-	Conns meter.Metrics `json:"conns"`
-	HTTP  meter.Metrics `json:"http"`
+	HTTP meter.Metrics `json:"http"`
 }
 
 type statusReply struct {
@@ -46,8 +45,7 @@ func (s *server) statusReport(w http.ResponseWriter, _ *http.Request) {
 		reply.Links = []LinkStatus{}
 	}
 	for _, t := range now.Tunnels {
-		conns, http := s.Metrics(t.Name)
-		reply.Tunnels = append(reply.Tunnels, tunnelReply{t, conns, http})
+		reply.Tunnels = append(reply.Tunnels, tunnelReply{t, s.Metrics(t.Name)})
 	}
 	writeJSON(w, http.StatusOK, reply)
 }

@@ -33,6 +33,9 @@ func completeFlags(cmd *cobra.Command) {
 		"upstream-protocol": {"http1", "http2"},
 		"tls":               {"acme", "internal", "off"},
 	} {
+		if flag == "terminate-at" && cmd.Name() == "http" {
+			values = values[:2] // an upstream that ends TLS is for tls tunnels
+		}
 		if cmd.Flags().Lookup(flag) != nil {
 			offer(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 		}

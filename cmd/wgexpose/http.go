@@ -13,7 +13,8 @@ func (a *app) httpCommand() *cobra.Command {
 	var name, url, hostHeader, protocol, appName, terminateAt string
 	var policy *policyFlags
 	var out output
-	var verify, compression, hsts, warning bool
+	var verify bool
+	var pages *pageFlags
 	cmd := &cobra.Command{
 		Use:   "http TARGET | --app NAME",
 		Short: "Share a web service under a host name of the edge",
@@ -67,9 +68,7 @@ rules for headers.`,
 			set("host-header", "host_header", hostHeader)
 			set("upstream-protocol", "upstream_protocol", protocol)
 			set("terminate-at", "terminate_at", terminateAt)
-			set("warning-page", "warning_page", strconv.FormatBool(warning))
-			set("compression", "compression", strconv.FormatBool(compression))
-			set("hsts", "hsts", strconv.FormatBool(hsts))
+			pages.set(values)
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
 			if name != "" && url != "" {
 				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
@@ -90,10 +89,8 @@ rules for headers.`,
 	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
 	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
-	cmd.Flags().BoolVar(&compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
-	cmd.Flags().BoolVar(&hsts, "hsts", false, "tell browsers to come over HTTPS alone for a year, where the target says nothing of it")
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
-	cmd.Flags().BoolVar(&warning, "warning-page", false, "tell browsers before the first page that somebody shares it from a machine of their own")
+	pages = addPageFlags(cmd.Flags())
 	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
 	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target; on this machine only if this is given")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)

@@ -57,6 +57,9 @@ have those that --domains allows, once the names' DNS records lead to the edge.`
 			if options.Uses < 1 {
 				return usagef("--uses must be at least 1")
 			}
+			if cmd.Flags().Changed("domains") && len(options.Domains) == 0 {
+				return usagef("--domains is empty: name some, or leave it out")
+			}
 			var err error
 			if options.TTL, err = time.ParseDuration(ttl); err != nil || options.TTL <= 0 {
 				return usagef("--ttl: %q is no time; allowed: a number with a unit, such as 30m or 72h", ttl)

@@ -14,6 +14,7 @@ import (
 func (a *app) serveCommand() *cobra.Command {
 	var name, url string
 	var policy *policyFlags
+	var pages *pageFlags
 	var out output
 	var listing, spa bool
 	cmd := &cobra.Command{
@@ -48,6 +49,7 @@ file:///srv/www with the keys listing and spa.`,
 			if name != "" && url != "" {
 				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
 			}
+			pages.set(values)
 			if err := policy.set(values); err != nil {
 				return err
 			}
@@ -64,6 +66,7 @@ file:///srv/www with the keys listing and spa.`,
 	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
 	cmd.Flags().BoolVar(&listing, "listing", true, "list folders that have no index.html")
 	cmd.Flags().BoolVar(&spa, "spa", false, "answer with /index.html for pages that are no file, for single-page apps")
+	pages = addPageFlags(cmd.Flags())
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	out.flags(cmd)
 	takeHabits(cmd.Flags())
