@@ -69,6 +69,7 @@ type InviteResult struct {
 const (
 	StateUp       = "up"
 	StateAway     = "away"
+	StateError    = "error"    // a tunnel whose agent is up and cannot reach the upstream
 	StateReserved = "reserved" // a tunnel that nobody asks for now; its owner keeps the name
 	StateOpen     = "open"     // an invite that can be used
 	StateUsed     = "used"
@@ -103,7 +104,8 @@ type TunnelRow struct {
 	PublicURL string      `json:"public_url"`
 	Agent     string      `json:"agent"`
 	Upstream  string      `json:"upstream"`
-	State     string      `json:"state,omitempty"` // up, away, reserved
+	State     string      `json:"state,omitempty"`  // up, away, error, reserved
+	Reason    string      `json:"reason,omitempty"` // of error
 	Generated bool        `json:"generated,omitempty"`
 }
 

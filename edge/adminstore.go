@@ -33,6 +33,7 @@ type liveFacts interface {
 	agentState(tunnel.NodeID) (up bool, since time.Time)
 	peerStates() (map[keys.Public]wg.PeerStatus, error)
 	mtu(id tunnel.NodeID) int
+	upstream(tunnel.NodeID, tunnel.ID) (wrong string) // in the agent's words; "": nothing that is known
 }
 
 // storeAdmin is Admin over a store: that of a stopped edge, or with live that of
@@ -201,7 +202,11 @@ func (a *storeAdmin) Tunnels(ctx context.Context) ([]TunnelRow, error) {
 		case !rec.Active:
 			row.State = StateReserved
 		case a.live != nil:
-			row.State, _ = a.state(rec.Node)
+			if row.State, _ = a.state(rec.Node); row.State == StateUp {
+				if row.Reason = a.live.upstream(rec.Node, rec.Spec.ID); row.Reason != "" {
+					row.State = StateError
+				}
+			}
 		}
 		rows = append(rows, row)
 	}

@@ -148,6 +148,13 @@ func (l *liveness) dropOldestLocked() {
 	delete(l.reports, oldest)
 }
 
+// Last is what the agent last said is wrong with the upstream of tunnel id, or nil.
+func (l *liveness) Last(id tunnel.ID) *failure {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reports[id].why
+}
+
 // Refusal returns the agent's reason why the upstream of tunnel id refuses. It
 // waits up to 200 ms for a report newer than since, then falls back on the last
 // one. Nil: the agent said nothing, or that the upstream is well.

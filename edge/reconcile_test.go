@@ -248,6 +248,8 @@ func (l liveReconciler) appliedRevision(ctx context.Context, rev store.Revision)
 
 func (l liveReconciler) agentState(id tunnel.NodeID) (bool, time.Time) { return l.r.sessions.state(id) }
 
+func (l liveReconciler) upstream(tunnel.NodeID, tunnel.ID) string { return "" }
+
 func (l liveReconciler) mtu(tunnel.NodeID) int { return 0 }
 
 func (l liveReconciler) peerStates() (map[keys.Public]wg.PeerStatus, error) { return nil, nil }

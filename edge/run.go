@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -412,6 +413,13 @@ func (r *running) appliedRevision(ctx context.Context, rev store.Revision) error
 
 func (r *running) agentState(id tunnel.NodeID) (up bool, since time.Time) {
 	return r.sessions.state(id)
+}
+
+func (r *running) upstream(node tunnel.NodeID, id tunnel.ID) string {
+	if why := r.sessions.liveness(node).Last(id); why != nil {
+		return cmp.Or(why.reason, why.code)
+	}
+	return ""
 }
 
 func (r *running) peerStates() (map[keys.Public]wg.PeerStatus, error) {

@@ -39,6 +39,7 @@ type someFacts struct {
 
 func (someFacts) appliedRevision(context.Context, store.Revision) error { return nil }
 func (f someFacts) agentState(tunnel.NodeID) (bool, time.Time)          { return true, f.since }
+func (someFacts) upstream(_ tunnel.NodeID, id tunnel.ID) string         { return "" }
 func (f someFacts) mtu(tunnel.NodeID) int                               { return f.size }
 func (f someFacts) peerStates() (map[keys.Public]wg.PeerStatus, error)  { return f.peers, nil }
 

@@ -29,9 +29,9 @@ func (a *app) tunnelsCommand() *cobra.Command {
 				}
 				var rows [][]string
 				for _, t := range tunnels {
-					rows = append(rows, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Agent, t.Upstream})
+					rows = append(rows, []string{t.Name, string(t.Kind), t.State, t.PublicURL, t.Agent, t.Upstream, t.Reason})
 				}
-				return a.table([]string{"NAME", "KIND", "STATE", "PUBLIC", "AGENT", "UPSTREAM"}, rows)
+				return a.table([]string{"NAME", "KIND", "STATE", "PUBLIC", "AGENT", "UPSTREAM", "REASON"}, rows)
 			})
 		},
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/edge"
 	"github.com/wgexpose/wgexpose/internal/harness"
+	"github.com/wgexpose/wgexpose/internal/ports"
 	"github.com/wgexpose/wgexpose/statedir"
 )
 
@@ -109,6 +110,41 @@ func TestEdgeCrash(t *testing.T) {
 	t.Logf("serves again %v after the new edge did", time.Since(start))
 	if status, code, body := e.Get(e.Client(), url); status != http.StatusOK || body != "alive" {
 		t.Errorf("%d %s %q", status, code, body)
+	}
+}
+
+// The edge's owner sees which tunnels have no upstream, and why.
+func TestTunnelsTellOfUpstreams(t *testing.T) {
+	t.Parallel()
+	e := harness.Start(t, harness.Options{})
+	upstream := ports.Reserve(t).Addr()
+	url := e.AddAgent("laptop").Publish(harness.HTTP("app", "http://"+upstream.String())).WaitUp("app")
+	row := func() edge.TunnelRow {
+		t.Helper()
+		rows, err := e.Admin().Tunnels(t.Context())
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("tunnels %+v, %v", rows, err)
+		}
+		return rows[0]
+	}
+	if status, _, _ := e.Get(e.Client(), url); status != http.StatusBadGateway {
+		t.Errorf("without an upstream: %d", status)
+	}
+	if r := row(); r.State != edge.StateError || !strings.Contains(r.Reason, upstream.String()) {
+		t.Errorf("without an upstream: %+v", r)
+	}
+	l, err := net.Listen("tcp", upstream.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.NotFoundHandler()}}
+	web.Start()
+	defer web.Close()
+	if status, _, _ := e.Get(e.Client(), url); status != http.StatusNotFound {
+		t.Errorf("with one: %d", status)
+	}
+	if r := row(); r.State != edge.StateUp || r.Reason != "" {
+		t.Errorf("with one: %+v", r)
 	}
 }
 
