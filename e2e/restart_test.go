@@ -23,6 +23,13 @@ func TestEdgeIsKilled(t *testing.T) {
 		share{name: "echo", kind: "tcp", upstream: echo.Addr()},
 	)
 	s.greet(t)
+	s.outliveEdge(t)
+}
+
+// outliveEdge kills the edge, starts it again where it was, and expects that its
+// tunnels web and echo serve.
+func (s *system) outliveEdge(t *testing.T) {
+	t.Helper()
 	was := s.ready
 	s.edge.Kill()
 	s.edge.Wait()

@@ -25,16 +25,7 @@ func TestTransportTLS(t *testing.T) {
 	s.agent.Await("the link is up over TLS", overTLS)
 	awaitMTU(t, s.agentDir(), s.edgeDir(), "what suits streams", func(n int) bool { return n == 16380 })
 	s.greet(t)
-	was := s.ready
-	s.edge.Kill()
-	s.edge.Wait()
-	begun := time.Now()
-	s.startEdge(was.WG, was.HTTPS, was.HTTP)
-	s.greetSoon(t)
-	t.Logf("served again %v after the edge was started", time.Since(begun).Round(time.Millisecond))
-	if err := exchange(dial(t, "", s.addr("echo")), "still there\n"); err != nil {
-		t.Error(err)
-	}
+	s.outliveEdge(t)
 }
 
 // The HTTPS port takes streams from whoever asks, and nothing else than packets

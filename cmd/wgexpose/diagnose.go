@@ -1,15 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
-	"github.com/wgexpose/wgexpose/statedir"
 )
 
 func (a *app) diagnoseCommand() *cobra.Command {
@@ -31,10 +28,7 @@ works in one place at a time, and that command's links are told instead.`,
 			if err != nil {
 				return err
 			}
-			if _, err := os.Stat(cfg.State); errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("%w: there is no state directory %s; get a token with \"wgexpose edge invite\" on the edge, and run \"wgexpose join TOKEN\" here", agent.ErrNotJoined, cfg.State)
-			}
-			dir, err := statedir.Open(cfg.State)
+			dir, err := joinedState(cfg.State)
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,14 @@ import (
 	"github.com/wgexpose/wgexpose/statedir"
 )
 
+// joinedState opens the state directory of an agent, and makes none.
+func joinedState(state string) (*statedir.Dir, error) {
+	if _, err := os.Stat(state); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no state directory %s; get a token with \"wgexpose edge invite\" on the edge, and run \"wgexpose join TOKEN\" here", agent.ErrNotJoined, state)
+	}
+	return statedir.Open(state)
+}
+
 func (a *app) statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -29,10 +37,7 @@ links and tunnels are and where its requests are shown.`,
 			if err != nil {
 				return err
 			}
-			if _, err := os.Stat(cfg.State); errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("%w: there is no state directory %s; get a token with \"wgexpose edge invite\" on the edge, and run \"wgexpose join TOKEN\" here", agent.ErrNotJoined, cfg.State)
-			}
-			dir, err := statedir.Open(cfg.State)
+			dir, err := joinedState(cfg.State)
 			if err != nil {
 				return err
 			}
