@@ -51,6 +51,13 @@ func (a *answer) WriteHeader(status int) {
 		if !a.r.ProtoAtLeast(1, 1) {
 			return // RFC 9110, section 15.2: HTTP/1.0 knows no 1xx
 		}
+		if status == http.StatusContinue && a.r.ProtoMajor < 3 {
+			// net/http's server sends it itself when the upload is first read,
+			// which is what the upstream's makes the transport do: passed on from
+			// here as well, the visitor would get it twice. The server of HTTP/3
+			// leaves it to the handler.
+			return
+		}
 		cleanAnswerHeader(h)
 		removeHopByHop(h)
 		a.w.WriteHeader(status)
