@@ -49,12 +49,13 @@ var floors = map[string]int{
 	"store/storetest":  2,
 	"internal/ports":   0,
 	"internal/zone":    0,
+	"internal/pebble":  1,
 	"internal/harness": 4,
 	"internal/browser": 0,
 }
 
 // testSupport are the packages that tests alone may import.
-var testSupport = []string{"store/storetest", "internal/ports", "internal/zone", "internal/harness", "internal/browser"}
+var testSupport = []string{"store/storetest", "internal/ports", "internal/zone", "internal/pebble", "internal/harness", "internal/browser"}
 
 // restricted says who may import a package of another module, tests included.
 var restricted = []struct {

@@ -47,8 +47,8 @@ func TestPebbleDNS(t *testing.T) {
 	z := zone.New(t, domain+".")
 	e := new(fakeEdge)
 	httpLn, httpsLn := e.listen(t)
-	ca, _, stopCA := pebble{edge: e, dns: z.Addr}.start(t)
-	f := newFront(t, ca)
+	ca := e.authority(t, z.Addr, nil)
+	f := newFront(t, ca.Directory)
 	hosts := []string{"a." + domain, "b." + domain, "deep.a." + domain, "shop." + domain + "er.example"}
 	dir := t.TempDir()
 	cfg := Config{
@@ -83,7 +83,7 @@ func TestPebbleDNS(t *testing.T) {
 
 	// Restarted without the authority, it has them all.
 	stop()
-	stopCA()
+	ca.Stop()
 	m, _ = start(t, cfg)
 	if err := m.Manage(t.Context(), hosts...); err != nil {
 		t.Fatal(err)
@@ -104,15 +104,15 @@ func TestPebbleSecondAuthority(t *testing.T) {
 			domain := domain(t)
 			e := new(fakeEdge)
 			httpLn, httpsLn := e.listen(t)
-			ca, _, _ := pebble{edge: e}.start(t)
+			ca := e.authority(t, "", nil)
 			const key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
-			ca2, root2, _ := pebble{edge: e, eab: map[string]string{"kid-1": key}}.start(t)
-			f := newFront(t, ca)
+			ca2 := e.authority(t, "", map[string]string{"kid-1": key})
+			f := newFront(t, ca.Directory)
 			f.failWith(fail)
 			hosts := []string{"one." + domain, "two." + domain}
 			m, _ := start(t, Config{
 				Mode: ACME, Storage: t.TempDir(), Allowed: tableOf(hosts...).has,
-				Issuers: []Issuer{f.issuer, {CA: ca2, Root: root2, EAB: EAB{KeyID: "kid-1", Key: key}}},
+				Issuers: []Issuer{f.issuer, {CA: ca2.Directory, Root: ca2.Root, EAB: EAB{KeyID: "kid-1", Key: key}}},
 			})
 			e.serve(t, m, httpLn, httpsLn)
 			if err := m.Manage(t.Context(), hosts[0]); err != nil {
@@ -139,8 +139,8 @@ func TestPebbleAccounts(t *testing.T) {
 	domain := domain(t)
 	e := new(fakeEdge)
 	httpLn, httpsLn := e.listen(t)
-	ca, _, _ := pebble{edge: e}.start(t)
-	f := newFront(t, ca)
+	ca := e.authority(t, "", nil)
+	f := newFront(t, ca.Directory)
 	hosts := []string{"one." + domain, "two." + domain}
 	dir := t.TempDir()
 	log, text := logger(t)
@@ -198,8 +198,8 @@ func TestPebbleRenewal(t *testing.T) {
 	domain := domain(t)
 	e := new(fakeEdge)
 	httpLn, httpsLn := e.listen(t)
-	ca, _, _ := pebble{edge: e}.start(t)
-	f := newFront(t, ca)
+	ca := e.authority(t, "", nil)
+	f := newFront(t, ca.Directory)
 	dir := t.TempDir()
 	// Due in a second: a third of its time is left then.
 	now := time.Now()
@@ -266,8 +266,8 @@ func TestPebbleFiftyNames(t *testing.T) {
 		t.Cleanup(func() { certmagic.RateLimitEventsWindow = window })
 		e := new(fakeEdge)
 		httpLn, httpsLn := e.listen(t)
-		ca, _, _ := pebble{edge: e}.start(t)
-		f := newFront(t, ca)
+		ca := e.authority(t, "", nil)
+		f := newFront(t, ca.Directory)
 		hosts := names(domain(t))
 		m, stop := start(t, Config{Mode: ACME, Storage: t.TempDir(), Allowed: tableOf(hosts...).has, Issuers: []Issuer{f.issuer}})
 		e.serve(t, m, httpLn, httpsLn)
@@ -291,8 +291,8 @@ func TestPebbleFiftyNames(t *testing.T) {
 		t.Cleanup(func() { certmagic.RateLimitEvents = events })
 		e := new(fakeEdge)
 		httpLn, httpsLn := e.listen(t)
-		ca, _, _ := pebble{edge: e}.start(t)
-		f := newFront(t, ca)
+		ca := e.authority(t, "", nil)
+		f := newFront(t, ca.Directory)
 		hosts := names(domain(t))
 		m, _ := start(t, Config{Mode: ACME, Storage: t.TempDir(), Allowed: tableOf(hosts...).has, Issuers: []Issuer{f.issuer}})
 		e.serve(t, m, httpLn, httpsLn)

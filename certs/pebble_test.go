@@ -1,30 +1,19 @@
 package certs
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/wgexpose/wgexpose/internal/ports"
-	"github.com/wgexpose/wgexpose/internal/zone"
+	"github.com/wgexpose/wgexpose/internal/pebble"
 )
 
 // An edge with the two listeners of a Manager's challenges.
@@ -84,100 +73,11 @@ func (e *fakeEdge) serve(t *testing.T, m *Manager, httpLn, httpsLn net.Listener)
 	})
 }
 
-// pebble says how Let's Encrypt's test authority runs.
-type pebble struct {
-	edge *fakeEdge         // validates at its ports
-	dns  string            // its resolver; "" answers 127.0.0.1 for all
-	eab  map[string]string // keys by id (base64url) that accounts must be bound to; nil: none
-}
-
-// start runs the authority. It rejects some nonces as it does by itself, and never
-// reuses a validation.
-func (p pebble) start(t *testing.T) (directory, root string, stop func()) {
+// authority starts Pebble, which looks for proofs at e and, where dns is not "",
+// there.
+func (e *fakeEdge) authority(t *testing.T, dns string, eab map[string]string) *pebble.Authority {
 	t.Helper()
-	program := need(t, "pebble")
-	dir := t.TempDir()
-
-	// The authority's own HTTPS, which Issuer.Root must make trusted.
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root = filepath.Join(dir, "tls.crt")
-	files := map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-	}
-	// Pebble does not tell which port it got, so that it needs free ones.
-	b := ports.Reserve(t)
-	listen, manage := b.Addr().String(), b.Addr().String()
-	config := map[string]any{
-		"listenAddress": listen, "managementListenAddress": manage,
-		"certificate": root, "privateKey": filepath.Join(dir, "tls.key"),
-		"httpPort": p.edge.httpPort, "tlsPort": p.edge.httpsPort,
-	}
-	if p.eab != nil {
-		config["externalAccountBindingRequired"] = true
-		config["externalAccountMACKeys"] = p.eab
-	}
-	if files["config.json"], err = json.Marshal(map[string]any{"pebble": config}); err != nil {
-		t.Fatal(err)
-	}
-	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if p.dns == "" {
-		p.dns = zone.New(t, "").Addr
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, program, "-config", filepath.Join(dir, "config.json"), "-dnsserver", p.dns)
-	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0")
-	out := new(logBuffer)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait() // killed
-	}()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		<-exited
-		if t.Failed() {
-			t.Logf("pebble:\n%s", out)
-		}
-	})
-	t.Cleanup(stop)
-	eventually(t, "pebble listens", func() bool {
-		select {
-		case <-exited:
-			t.Fatalf("pebble ended:\n%s", out)
-		default:
-		}
-		c, err := net.Dial("tcp", listen)
-		if err != nil {
-			return false
-		}
-		c.Close()
-		return true
-	})
-	return "https://" + listen + "/dir", root, stop
+	return pebble.Start(t, pebble.Options{TLSPort: e.httpsPort, HTTPPort: e.httpPort, DNS: dns, EAB: eab})
 }
 
 // listening returns the local addresses that this process listens on, as the
@@ -212,17 +112,16 @@ func listening(t *testing.T) []string {
 }
 
 func TestPebble(t *testing.T) {
-	need(t, "pebble")
 	for _, ch := range []Challenge{HTTP01, TLSALPN01} {
 		t.Run(string(ch), func(t *testing.T) {
 			dir := t.TempDir()
 			e := new(fakeEdge)
 			httpLn, httpsLn := e.listen(t)
-			ca, caRoot, stopCA := pebble{edge: e}.start(t)
+			ca := e.authority(t, "", nil)
 			hosts := []string{"app.example.test", "late.example.test"}
 			cfg := Config{
 				Mode: ACME, Domain: "example.test", Storage: dir, Allowed: tableOf(hosts...).has,
-				Issuers: []Issuer{{CA: ca, Root: caRoot, Email: "admin@example.test"}}, Challenges: []Challenge{ch},
+				Issuers: []Issuer{{CA: ca.Directory, Root: ca.Root, Email: "admin@example.test"}}, Challenges: []Challenge{ch},
 			}
 			m, stop := start(t, cfg)
 			var during [][]string
@@ -270,7 +169,7 @@ func TestPebble(t *testing.T) {
 
 			// Restarted, with the authority gone, it has them all.
 			stop()
-			stopCA()
+			ca.Stop()
 			m, _ = start(t, cfg)
 			if err := m.Manage(t.Context(), hosts...); err != nil {
 				t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wgexpose/wgexpose/e2e/pebble"
 	"github.com/wgexpose/wgexpose/e2e/process"
+	"github.com/wgexpose/wgexpose/internal/pebble"
 	"github.com/wgexpose/wgexpose/internal/ports"
 	"github.com/wgexpose/wgexpose/internal/zone"
 )
@@ -59,7 +59,7 @@ func TestEdgeCertificates(t *testing.T) {
 			s.run(token, "join", "-", "--state", s.agentDir())
 			s.share("", share{name: "app", kind: "http", upstream: upstream.URL})
 
-			tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Issuers}, DialContext: (&edgeDialer{addr: s.ready.HTTPS}).DialContext}
+			tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Issuers()}, DialContext: (&edgeDialer{addr: s.ready.HTTPS}).DialContext}
 			defer tr.CloseIdleConnections()
 			res, err := (&http.Client{Transport: tr}).Get(s.public["app"] + "/")
 			if err != nil {

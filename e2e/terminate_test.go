@@ -16,8 +16,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wgexpose/wgexpose/e2e/pebble"
 	"github.com/wgexpose/wgexpose/e2e/process"
+	"github.com/wgexpose/wgexpose/internal/pebble"
 )
 
 // An agent ends TLS with a certificate that it got by itself, from an ACME authority
@@ -57,7 +57,7 @@ func TestEdgeSeesOnlyCiphertext(t *testing.T) {
 		share{name: "private", kind: "http", upstream: upstream.URL, more: "terminate_at: agent"},
 		share{name: "open", kind: "http", upstream: upstream.URL},
 	)
-	for name, roots := range map[string]*x509.CertPool{"private": ca.Issuers, "open": s.roots} {
+	for name, roots := range map[string]*x509.CertPool{"private": ca.Issuers(), "open": s.roots} {
 		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DialContext: (&edgeDialer{addr: s.ready.HTTPS}).DialContext}
 		defer tr.CloseIdleConnections()
 		question := rand.Text()
