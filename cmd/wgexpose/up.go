@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 
@@ -60,9 +59,9 @@ nothing. Other settings take effect at the next start.`,
 // noTunnels says what to do about a file that shares nothing.
 func noTunnels(cfg configs.Agent) error {
 	if _, err := os.Stat(cfg.File); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
+		return wrongf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
 	}
-	return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
+	return wrongf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
 }
 
 // pick returns the tunnels with the given names, or all when there are none.
