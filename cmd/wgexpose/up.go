@@ -21,7 +21,8 @@ func (a *app) upCommand() *cobra.Command {
 A tunnel that the edge refuses is shown with the reason, and the others go on.
 
 When the file changes, and on SIGHUP, tunnels that were added, removed or changed
-take effect, and the others keep their connections. A file with a mistake changes
+take effect, and the others keep their connections. Connections of a tunnel that was
+removed, or leads elsewhere now, have 10 s to finish. A file with a mistake changes
 nothing. Other settings take effect at the next start.`,
 		Example: `  wgexpose up
   wgexpose up app ssh
