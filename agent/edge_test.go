@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.zx2c4.com/wireguard/conn"
+
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/internal/ports"
 	"github.com/wgexpose/wgexpose/keys"
@@ -36,6 +38,8 @@ type fakeEdge struct {
 	refusePublish error
 	revokedKey    keys.Public
 	taken         map[string]string // tunnel name → error code
+
+	wrap func(conn.Bind) conn.Bind // its sockets, at the next start; may be nil
 
 	mu       sync.Mutex // guards all below
 	addr     netip.AddrPort
@@ -90,7 +94,11 @@ func (e *fakeEdge) start() {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	dev, err := wg.Open(wg.Config{Key: e.key, Tun: stack.Device(), Bind: wg.UDP(e.addr), Sent: stack.Sent})
+	bind := conn.Bind(wg.UDP(e.addr))
+	if e.wrap != nil {
+		bind = e.wrap(bind)
+	}
+	dev, err := wg.Open(wg.Config{Key: e.key, Tun: stack.Device(), Bind: bind, Sent: stack.Sent})
 	if err != nil {
 		e.t.Fatal(err)
 	}

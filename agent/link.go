@@ -168,6 +168,9 @@ func (l *link) run(ctx context.Context) error {
 			// After a restart, the edge calls the socket that it knows.
 			var path *pathError
 			fresh = errors.As(err, &path) && l.clock.behind() == 0
+			if path != nil && path.reason == reasonNetwork {
+				n.trial = trial{} // it was about another network
+			}
 			continue // at once
 		}
 		l.log.Debug("no link", "attempt", attempts, "err", err)
@@ -222,16 +225,34 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 	defer stop()
 	late := time.AfterFunc(connectTimeout, cut)
 	defer late.Stop()
+	listening, heardHello := context.WithCancel(life)
+	var listener sync.WaitGroup
+	defer listener.Wait()
+	defer heardHello()
+	var deaf atomic.Bool
+	listener.Go(func() {
+		if !l.hears(listening, n) {
+			deaf.Store(true)
+			cut()
+		}
+	})
+	failed := func(err error) (bool, error) {
+		if deaf.Load() {
+			err = silentFor(silence)
+		}
+		return false, l.refusal(err)
+	}
 
 	stream, err := client.EventsOf(life, control.Presence{Process: l.process, Again: l.again})
 	if err != nil {
-		return false, l.refusal(err)
+		return failed(err)
 	}
 	defer stream.Close()
 	hello, err := stream.Recv()
 	if err != nil {
-		return false, l.refusal(err)
+		return failed(err)
 	}
+	heardHello()
 	if hello.Type != control.EventHello {
 		return false, fmt.Errorf("the edge began with %q instead of a hello", hello.Type)
 	}
@@ -266,6 +287,32 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return nil
 	})
 	return true, l.refusal(g.Wait())
+}
+
+// hears returns false when nothing comes from the edge for too long, as when the
+// two have other keys after a handshake, and true when ctx ends.
+func (l *link) hears(ctx context.Context, n *node) bool {
+	tick := time.NewTicker(silence / 10)
+	defer tick.Stop()
+	var rx uint64
+	sign := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return true
+		}
+		now, err := n.peer(l.edge.Key)
+		if err != nil {
+			return true // which the session finds out, too
+		}
+		if now.RxBytes != rx {
+			rx, sign = now.RxBytes, time.Now()
+		}
+		if time.Since(sign) > silence {
+			return false
+		}
+	}
 }
 
 // refusal keeps an edge's *control.Error only if it is final; anything else

@@ -131,7 +131,7 @@ func (n *node) reach(ctx context.Context, edge keys.Edge, timeout time.Duration)
 			if err := n.dev.Rebind(); err != nil {
 				return err
 			}
-			round = -1
+			round, n.trial = -1, trial{}
 		case news.dialled != nil:
 			dial.busy, fail.stream = false, nil
 			if err := n.useStream(*news.dialled); err != nil {

@@ -12,45 +12,42 @@ import (
 )
 
 const (
-	// firstTrial is how long a link stays on TLS before UDP is tried again, and
-	// longestTrial the longest such pause: each failure doubles it.
-	firstTrial   = 10 * time.Second
+	// trialPause is how long a link stays on TLS before UDP is tried, and then
+	// tried again. A trial is one handshake beside what goes on over TLS, which
+	// holds up nobody, so UDP that comes back is soon used.
+	trialPause = 10 * time.Second
+	// trialWait is for an answer over UDP. It is less than the 5 s after which
+	// WireGuard calls again by itself, over TLS then.
+	trialWait = 4 * time.Second
+	// longestTrial bounds the pause where UDP answers and then does not carry
+	// the link for goodTrial: that holds up everybody until it is found out, so
+	// each time doubles the pause.
 	longestTrial = 5 * time.Minute
-	// goodTrial is how long UDP must have carried a link, after a trial, to be
-	// forgiven its failures.
-	goodTrial = time.Minute
-	// trialWait is for an answer over UDP.
-	trialWait = 2 * time.Second
+	goodTrial    = time.Minute
+	// streamLinger is for packets that are still on their way over TLS when UDP
+	// has taken over.
+	streamLinger = 2 * time.Second
 )
 
 // trial decides when UDP is tried again. It is used by one goroutine at a time.
 type trial struct {
-	first time.Duration // 0 = firstTrial; tests shorten it
-	pause time.Duration // 0: first
-	since time.Time     // of the last change to UDP
+	pause time.Duration // 0: trialPause
+	since time.Time     // of a change to UDP that was not judged yet
 }
 
-// next is how long to wait for the next trial. A link that is on TLS soon after
-// it went to UDP has found UDP wanting.
+// next is how long to wait for the next trial, or a quarter longer. A link that
+// is on TLS soon after it went to UDP has found UDP wanting.
 func (t *trial) next(now time.Time) time.Duration {
 	switch {
 	case t.since.IsZero():
 	case now.Sub(t.since) < goodTrial:
-		t.failed()
+		t.pause = min(2*max(t.pause, trialPause), longestTrial)
 	default:
 		t.pause = 0
 	}
 	t.since = time.Time{}
-	if t.pause == 0 {
-		t.pause = t.first
-	}
-	if t.pause == 0 {
-		t.pause = firstTrial
-	}
-	return t.pause
+	return max(t.pause, trialPause)
 }
-
-func (t *trial) failed() { t.pause = min(2*t.pause, longestTrial) }
 
 // upgrade takes a link that is up from TLS back to UDP as soon as that works,
 // without a pause for anybody: it does a handshake over UDP while packets go on
@@ -80,13 +77,12 @@ func (l *link) upgrade(ctx context.Context, n *node, ask chan<- struct{}) error 
 			// follows with the next packet that it gets.
 			nonblocking(ask)
 			select {
-			case <-time.After(trialWait):
+			case <-time.After(streamLinger):
 				n.stream.Close()
 			case <-ctx.Done():
 			}
 			return nil
 		}
-		n.trial.failed()
 		// If the handshake has arrived and only its answer was lost, the edge
 		// sends over UDP until it hears something over TLS.
 		nonblocking(ask)

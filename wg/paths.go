@@ -1,7 +1,6 @@
 package wg
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/conn"
-	"golang.zx2c4.com/wireguard/device"
 )
 
 // Paths is a conn.Bind made of several ways for packets: UDP sockets, and
@@ -20,9 +18,8 @@ import (
 // WireGuard knows one endpoint for each peer and learns it from the packets
 // that come. To find out which of a peer's addresses works, [Paths.Aim] has the
 // first message of each handshake sent to all of them at once: the peer answers
-// the copy that reaches it first and takes the others for replays, without any
-// effect (noise-protocol.go, ConsumeMessageInitiation), and the answer's way is
-// the one that both sides use from then on.
+// the copy that reaches it first, on the way that this came, and drops the
+// others. That way works in both directions, and both sides use it from then on.
 type Paths struct {
 	udp     []*UDPBind // at least one
 	streams *Streams   // may be nil
@@ -30,6 +27,7 @@ type Paths struct {
 	pinned  atomic.Pointer[conn.Endpoint]
 	answer  atomic.Pointer[conn.Endpoint]
 	answers atomic.Uint64
+	calls   *calls
 }
 
 var _ conn.Bind = (*Paths)(nil)
@@ -44,7 +42,7 @@ func Join(streams *Streams, udp ...*UDPBind) *Paths {
 	for _, u := range udp[1:] {
 		u.hint = udp[0].hint
 	}
-	return &Paths{udp: udp, streams: streams}
+	return &Paths{udp: udp, streams: streams, calls: newCalls()}
 }
 
 // Aim sends the first message of each handshake to all of targets from now on,
@@ -90,15 +88,19 @@ func (p *Paths) Answer() conn.Endpoint {
 // Answers is how many answers to handshakes have come, of all.
 func (p *Paths) Answers() uint64 { return p.answers.Load() }
 
-// pinning makes a receive function that heeds Pin, and notes answers.
+// pinning makes a receive function that heeds Pin, notes calls and answers, and
+// drops copies of calls.
 func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
 	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 		n, err := receive(bufs, sizes, eps)
 		for i := range n {
-			if sizes[i] == device.MessageResponseSize && binary.LittleEndian.Uint32(bufs[i]) == device.MessageResponseType {
+			switch packet := bufs[i][:sizes[i]]; {
+			case isResponse(packet):
 				ep := eps[i]
 				p.answer.Store(&ep)
 				p.answers.Add(1)
+			case isInitiation(packet) && !p.calls.note(packet, eps[i]):
+				sizes[i] = 0 // which WireGuard passes over
 			}
 		}
 		if pin := p.pinned.Load(); pin != nil {
@@ -164,6 +166,10 @@ func (p *Paths) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	if pin := p.pinned.Load(); pin != nil {
 		ep = *pin
+	} else if len(bufs) == 1 && isResponse(bufs[0]) {
+		if from := p.calls.caller(bufs[0]); from != nil {
+			ep = from
+		}
 	}
 	switch ep := ep.(type) {
 	case *StreamEndpoint:
@@ -269,11 +275,6 @@ func (p *Paths) setWhole(w *whole) {
 	for _, u := range p.udp {
 		u.setWhole(w)
 	}
-}
-
-// isInitiation tells the first message of a handshake.
-func isInitiation(p []byte) bool {
-	return len(p) == device.MessageInitiationSize && binary.LittleEndian.Uint32(p) == device.MessageInitiationType
 }
 
 // errStreamClosed is what sending to a stream that is gone returns.

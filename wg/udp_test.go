@@ -14,14 +14,14 @@ import (
 )
 
 // openBind opens a bind and collects what it receives.
-func openBind(t testing.TB, b *UDPBind) <-chan received {
+func openBind(t testing.TB, b conn.Bind) <-chan received {
 	t.Helper()
 	fns, port, err := b.Open(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if port == 0 || port != b.Port() {
-		t.Fatalf("opened port %d, Port says %d", port, b.Port())
+	if u, ok := b.(*UDPBind); port == 0 || ok && port != u.Port() {
+		t.Fatalf("opened port %d; the bind is %+v", port, b)
 	}
 	got := make(chan received, 4096)
 	ended := make(chan error, len(fns))
