@@ -354,7 +354,7 @@ func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
 		return true, nil
 	}
 	offers, version := r.roster.offers()
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect, LogLevel: levelOf(r.log), Certificates: r.cfg.Certificates}); err != nil {
+	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect, Reach: r.cfg.Reach, LogLevel: levelOf(r.log), Certificates: r.cfg.Certificates}); err != nil {
 		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
 		return false, nil
 	}

@@ -50,7 +50,7 @@ type served struct {
 	hangUp context.CancelFunc
 
 	// The rest is guarded by set.mu.
-	wanted  Tunnel                      // as its process wants it by now; the same way, see sameWay
+	wanted  Tunnel                      // as its process wants it by now; the same way, see SameWay
 	named   string                      // by the user, else by the edge; "" until then
 	answers map[*link]control.Published // of edges whose link is up
 	failure *control.Error              // of the last dial of the upstream; nil when it succeeded

@@ -44,6 +44,7 @@ type inspection struct {
 	mu    sync.Mutex // guards all below
 	ended bool
 	url   string // of the page
+	clear bool   // secrets are shown
 	stop  context.CancelFunc
 	serve sync.WaitGroup
 }
@@ -68,7 +69,7 @@ func (i *inspection) begin(want Inspect, told func(Event)) {
 		host = netip.IPv6Unspecified().String()
 	}
 	in := inspect.New(inspect.Config{Unmask: want.Unmask, Hosts: []string{host}, Version: i.version, Logger: i.log})
-	i.url, i.stop = pageURL(l.Addr()), cancel
+	i.url, i.stop, i.clear = pageURL(l.Addr()), cancel, want.Unmask
 	i.running.Store(in)
 	i.serve.Go(func() {
 		if err := in.Serve(ctx, l, func() inspect.Status { return inspectStatus(i.status()) }); err != nil {
@@ -98,6 +99,13 @@ func (i *inspection) address() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.url
+}
+
+// unmasks reports whether the page shows secrets.
+func (i *inspection) unmasks() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.clear
 }
 
 // end releases everything. Tapped connections must have ended, or go on unread.

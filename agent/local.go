@@ -48,6 +48,7 @@ type request struct {
 	Visits   bool       `json:"visits,omitempty"`   // status: with those since the last question on the connection
 	LogLevel slog.Level `json:"log_level,omitzero"` // run: least level of what is to be told in log messages
 	Inspect  Inspect    `json:"inspect,omitzero"`   // run
+	Reach    Reach      `json:"reach,omitzero"`     // run: what it would do as the owner
 
 	Certificates Certificates `json:"certificates,omitzero"` // run
 }

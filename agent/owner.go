@@ -1,13 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,8 +42,7 @@ type owner struct {
 	log     *slog.Logger
 	set     *set
 	muster  *muster // of the commands that run already
-
-	certificates Certificates // of all tunnels whose TLS ends here
+	reach   Reach
 }
 
 // own runs this process as the owner until its tunnels have ended. It gives
@@ -52,8 +52,9 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	defer func() { err = errors.Join(err, unlock()) }()
 	o := &owner{
 		dir: r.cfg.Dir, state: r.state, key: r.key, version: r.cfg.Version, log: r.log, set: newSet(r.log),
-		certificates: r.cfg.Certificates.with(),
+		reach: r.cfg.Reach,
 	}
+	o.set.certificates = r.cfg.Certificates.with()
 	listener, err := o.dir.ListenUnix(socketFile)
 	if err != nil {
 		return err
@@ -243,12 +244,8 @@ func (g *guests) status(c *localConn, req request) error {
 // owner ends.
 func (g *guests) run(c *localConn, req request) error {
 	set := g.owner.set
-	if why := g.owner.otherCertificates(req); why != nil {
-		g.owner.muster.arrived(req.Name)
-		return c.write(message{Version: localVersion, Type: msgEnd, Error: why})
-	}
 	set.inspect(req.Inspect)
-	mine, err := set.add(req.PID, req.Tunnels, &req.LogLevel)
+	mine, err := set.add(req.PID, req.Tunnels, &req)
 	g.owner.muster.arrived(req.Name)
 	if err != nil {
 		return c.write(message{Version: localVersion, Type: msgEnd, Error: asControl(err)})
@@ -259,6 +256,10 @@ func (g *guests) run(c *localConn, req request) error {
 		return err
 	}
 	g.owner.log.Debug("guest has come", "pid", req.PID)
+	if idle := g.owner.idle(req); len(idle) > 0 {
+		mine.log.Warn(fmt.Sprintf("without effect: %s; the wgexpose command that holds this agent's links (process %d) was started first, and goes by its own settings",
+			strings.Join(idle, ", "), os.Getpid()))
+	}
 
 	// The reader ends with the guest's wish to withdraw, or its end.
 	left := make(chan error, 1)
@@ -313,15 +314,23 @@ func (g *guests) read(c *localConn, mine *claim) error {
 	}
 }
 
-// otherCertificates is why a guest's tunnels cannot be served: they are to have
-// certificates from somewhere else than those that this owner gets.
-func (o *owner) otherCertificates(req request) *control.Error {
-	if req.Certificates.with() == o.certificates || !slices.ContainsFunc(req.Tunnels, func(t offer) bool { return t.EndsTLSAtAgent() }) {
-		return nil
+// idle are the settings of a guest that have no effect, since it asks for something
+// else than what this owner, whose links and inspector all share, was told.
+func (o *owner) idle(req request) []string {
+	var idle []string
+	if t := cmp.Or(req.Reach.Transport, TransportAuto); t != TransportAuto && t != o.reach.Transport {
+		idle = append(idle, "--transport "+t)
 	}
-	return &control.Error{Code: codeLocal, Message: fmt.Sprintf(
-		"the wgexpose command that holds this agent's links (process %d) gets certificates in another way than this one is told to (%s; --certificates, --acme-ca, --acme-root, --acme-email): start both with the same settings, or this one with a state directory of its own (join --state)",
-		os.Getpid(), o.certificates.Mode)}
+	if req.Reach.Proxy != "" && req.Reach.Proxy != o.reach.Proxy {
+		idle = append(idle, "--proxy") // its value may hold a password
+	}
+	if mtu := req.Reach.MTU; mtu != 0 && mtu != o.reach.MTU {
+		idle = append(idle, fmt.Sprintf("--mtu %d", mtu))
+	}
+	if req.Inspect.Addr != "" && req.Inspect.Unmask && !o.set.inspection.unmasks() {
+		idle = append(idle, "--inspect-unmask")
+	}
+	return idle
 }
 
 // release withdraws a guest's tunnels, unless it is too late for that.

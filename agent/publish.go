@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,6 +32,8 @@ type claim struct {
 	visits  *visits      // to them
 	leaving bool         // guarded by set.mu: is being withdrawn
 
+	certificates Certificates // of those whose TLS ends here, as the process wants them
+
 	dropping sync.WaitGroup // of tunnels that the process has taken back; Go under set.mu and before leaving
 }
 
@@ -40,7 +43,8 @@ type set struct {
 	table atomic.Pointer[map[tunnel.ID]*served] // what may be reached; outlives the withdrawal until the drain is over
 	log   *slog.Logger
 
-	inspection *inspection // of the owner
+	inspection   *inspection  // of the owner
+	certificates Certificates // as the owner gets them for all
 
 	// inherited: an owner before this one may have published other tunnels,
 	// and these. Set before any link runs.
@@ -77,11 +81,12 @@ func (s *set) find(id tunnel.ID) *served { return (*s.table.Load())[id] }
 // add takes a process's tunnels in: first into the table, then among the
 // wanted, so that nobody is sent to a tunnel that is not there yet. Those that
 // another process serves already are refused one by one, through the inbox. guest
-// is the least level that a guest logs; nil: it is this process.
-func (s *set) add(pid int, offers []offer, guest *slog.Level) (*claim, error) {
-	c := &claim{pid: pid, inbox: newInbox(), log: s.log, visits: newVisits()}
+// is a guest's request; nil: it is this process.
+func (s *set) add(pid int, offers []offer, guest *request) (*claim, error) {
+	c := &claim{pid: pid, inbox: newInbox(), log: s.log, visits: newVisits(), certificates: s.certificates}
 	if guest != nil {
-		c.log = slog.New(&guestHandler{inbox: c.inbox, level: *guest})
+		c.log = slog.New(&guestHandler{inbox: c.inbox, level: guest.LogLevel})
+		c.certificates = guest.Certificates.with()
 	}
 	fresh, err := s.fresh(c, offers)
 	if err != nil {
@@ -161,7 +166,7 @@ func (s *set) replace(ctx context.Context, c *claim, offers []offer) error {
 		switch t := known[o.Number]; {
 		case t == nil:
 			added = append(added, o)
-		case !sameWay(t.Tunnel, o.Tunnel):
+		case !SameWay(t.Tunnel, o.Tunnel):
 			return fmt.Errorf("tunnel %s: number %d is another one's", o.Name, o.Number)
 		default:
 			if err := o.Validate(); err != nil {
@@ -205,8 +210,14 @@ func (s *set) replace(ctx context.Context, c *claim, offers []offer) error {
 	return nil
 }
 
-// conflictLocked is why t cannot be served beside what other processes have.
+// conflictLocked is why t cannot be served beside what other processes have, or with
+// the certificates of this one.
 func (s *set) conflictLocked(t *served) *control.Error {
+	if t.EndsTLSAtAgent() && t.claim.certificates != s.certificates {
+		return &control.Error{Code: codeLocal, Message: fmt.Sprintf(
+			"the wgexpose command that holds this agent's links (process %d) gets certificates in another way than this one is told to (%s; --certificates, --acme-ca, --acme-root, --acme-email): start both with the same settings, or this one with a state directory of its own (join --state)",
+			os.Getpid(), s.certificates.Mode)}
+	}
 	for _, o := range s.wanted {
 		if what := conflict(t.wanted.Spec, o.wanted.Spec); what != "" && o.claim != t.claim {
 			return &control.Error{Code: CodeNameInUse, Message: fmt.Sprintf(

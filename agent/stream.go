@@ -38,13 +38,13 @@ const NoProxy = "off"
 // Reach says how an agent gets to its edges. The zero value is
 // TransportAuto, with the proxy that the environment names.
 type Reach struct {
-	Transport string
+	Transport string `json:"transport,omitempty"`
 	// Proxy is for TLS: http://, https:// or socks5://[USER:PASSWORD@]HOST[:PORT],
 	// or NoProxy. "" = as HTTPS_PROXY and NO_PROXY say.
-	Proxy string
+	Proxy string `json:"proxy,omitempty"`
 	// MTU is the size of packets inside WireGuard, in bytes. 0: what the path
 	// to the edge takes is found out, and followed.
-	MTU int
+	MTU int `json:"mtu,omitempty"`
 }
 
 // Validate says what makes a Reach unusable.

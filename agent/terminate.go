@@ -61,11 +61,12 @@ type tlsEnd struct {
 	http    *tls.Config // of http tunnels
 	stream  *tls.Config // of tls tunnels: nothing is agreed to by ALPN
 	room    *relay.WaitingRoom
+	pace    *relay.Pace // of sessions that are not resumed
 	log     *slog.Logger
 }
 
 func newTLSEnd(c Certificates, dir *statedir.Dir, domain string, set *set, log *slog.Logger) (*tlsEnd, error) {
-	e := &tlsEnd{set: set, room: relay.NewWaitingRoom(maxGreeted, maxGreetedPer), log: log}
+	e := &tlsEnd{set: set, room: relay.NewWaitingRoom(maxGreeted, maxGreetedPer), pace: relay.NewPace(relay.Handshakes), log: log}
 	cfg := certs.Config{
 		Mode: certs.ACME, Storage: dir.Path(certsDir), Issuers: []certs.Issuer{{CA: c.CA, Root: c.CARoot, Email: c.Email}},
 		Challenges: []certs.Challenge{certs.TLSALPN01}, // what comes to port 80 ends at the edge
@@ -238,8 +239,11 @@ func (f *forwarder) serveTLS(t *served, r *netstack.Request, visitor netip.AddrP
 	f.relay(t, secure, up, visitor, log, slog.LevelInfo)
 }
 
-// errCrowded is why a visitor is turned away before its handshake.
-var errCrowded = errors.New("too many connections of this address are before the end of their TLS handshake")
+// Why a visitor is turned away before its handshake.
+var (
+	errCrowded = errors.New("too many connections of this address are before the end of their TLS handshake")
+	errHasty   = errors.New("this address begins TLS too often")
+)
 
 // greet finishes TLS with a visitor. With an error c may be open still.
 func (e *tlsEnd) greet(t *served, c *visitorConn) (*tls.Conn, error) {
@@ -249,6 +253,11 @@ func (e *tlsEnd) greet(t *served, c *visitorConn) (*tls.Conn, error) {
 		return nil, errCrowded
 	}
 	defer place.Leave()
+	origin := relay.Origin(c.RemoteAddr())
+	if !e.pace.Begin(origin) {
+		c.Abort()
+		return nil, errHasty
+	}
 	config := e.http
 	if t.Kind == tunnel.TLS {
 		config = e.stream
@@ -259,6 +268,9 @@ func (e *tlsEnd) greet(t *served, c *visitorConn) (*tls.Conn, error) {
 	secure := tls.Server(c, config)
 	if err := secure.HandshakeContext(t.ctx); err != nil {
 		return nil, err
+	}
+	if secure.ConnectionState().DidResume {
+		e.pace.Forget(origin)
 	}
 	return secure, c.SetDeadline(time.Time{})
 }

@@ -15,9 +15,10 @@ type offer struct {
 	Tunnel
 }
 
-// sameWay reports whether connections may go on when a process wants b in place of
-// a: nothing has changed but what edges are told, or the inspector.
-func sameWay(a, b Tunnel) bool {
+// SameWay reports whether connections go on when b takes the place of a tunnel a of
+// the same name (see Config.Updates): nothing has changed but what edges are told, or
+// what the inspector does.
+func SameWay(a, b Tunnel) bool {
 	for _, t := range []*Tunnel{&a, &b} {
 		t.ID, t.Policy, t.Uninspected = 0, nil, false
 		if !t.EndsTLSAtAgent() { // else host header and compression are this agent's work
@@ -61,7 +62,7 @@ func (r *roster) want(tunnels []Tunnel) (removed []*own) {
 	for _, t := range tunnels {
 		i := slices.IndexFunc(before, func(o *own) bool {
 			if t.Name == "" || o.Name == "" {
-				return t.Name == o.Name && sameWay(t, o.Tunnel) && t.Host == o.Host && t.Port == o.Port
+				return t.Name == o.Name && SameWay(t, o.Tunnel) && t.Host == o.Host && t.Port == o.Port
 			}
 			return t.Name == o.Name
 		})
@@ -70,7 +71,7 @@ func (r *roster) want(tunnels []Tunnel) (removed []*own) {
 			o = before[i]
 			before = slices.Delete(before, i, i+1)
 		}
-		if i < 0 || !sameWay(t, o.Tunnel) {
+		if i < 0 || !SameWay(t, o.Tunnel) {
 			r.next++
 			o = &own{offer: offer{Number: r.next}, last: o.last}
 			if o.ID = t.ID; o.ID == 0 {

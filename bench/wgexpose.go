@@ -35,6 +35,7 @@ func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
 		"edge", "--json", "--state", edgeState, "--domain", "localhost", "--tls", "internal",
 		"--listen-wg", r.site.edgeHost + ":0", "--endpoint", r.site.edgeHost,
 		"--listen-https", "127.0.0.1:0", "--listen-http", "off",
+		"--handshake-rate", "100000", // all visitors have one address
 		"--listen-tcp", "127.0.0.1", "--tcp-ports", fmt.Sprintf("%d-%d", port, port),
 	}, r.cfg.edgeArgs...)
 	if r.edge, err = r.spawn("wgexpose edge", r.cfg.binary, r.site.near, args...); err != nil {

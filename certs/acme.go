@@ -46,13 +46,13 @@ func acmeTemplate(cfg Config, issuer Issuer, p *plug, log *slog.Logger) (certmag
 	if issuer.Root != "" {
 		pem, err := os.ReadFile(issuer.Root)
 		if err != nil {
-			return t, fmt.Errorf("read the root certificate of the ACME authority: %w", err)
+			return t, &FileError{fmt.Errorf("read the root certificate of the ACME authority: %w", err)}
 		}
 		if t.TrustedRoots, err = x509.SystemCertPool(); err != nil {
 			t.TrustedRoots = x509.NewCertPool()
 		}
 		if !t.TrustedRoots.AppendCertsFromPEM(pem) {
-			return t, fmt.Errorf("%s holds no certificate: the root of the ACME authority is expected there, in PEM", issuer.Root)
+			return t, &FileError{fmt.Errorf("%s holds no certificate: the root of the ACME authority is expected there, in PEM", issuer.Root)}
 		}
 	}
 	return t, nil

@@ -16,6 +16,13 @@ var (
 	ErrPermissions = errors.New("private key is readable by others")
 )
 
+// A FileError says that a certificate, key or root that the settings name cannot
+// be used. The same start would fail again.
+type FileError struct{ Err error }
+
+func (e *FileError) Error() string { return e.Err.Error() }
+func (e *FileError) Unwrap() error { return e.Err }
+
 // An OutsideError says that the internal authority cannot vouch for a name.
 type OutsideError struct{ Host, Domain string }
 

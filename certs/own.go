@@ -62,7 +62,7 @@ func newOwn(cfg Config, log *slog.Logger) *own {
 func (o *own) open() error {
 	pairs, err := o.list()
 	if err != nil {
-		return err
+		return &FileError{err}
 	}
 	for _, p := range pairs {
 		c := &ownCert{pair: p}
@@ -72,7 +72,7 @@ func (o *own) open() error {
 		switch {
 		case c.err == nil:
 		case slices.Contains(o.files, p):
-			return c.err
+			return &FileError{c.err}
 		default:
 			o.log.Error("own certificate not loaded", "cert", p.Cert, "err", c.err)
 		}

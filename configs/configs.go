@@ -39,7 +39,11 @@ func (p Problem) String() string {
 // file, then flags and environment.
 type Error struct {
 	Problems []Problem
+	cause    error // why a file cannot be read, or nil
 }
+
+// Unwrap is why a file cannot be read, or nil.
+func (e *Error) Unwrap() error { return e.cause }
 
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))

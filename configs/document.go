@@ -101,14 +101,22 @@ func readDocument(name string, named bool) (*document, error) {
 		if errors.Is(err, fs.ErrNotExist) && !named {
 			return &document{name: name}, nil
 		}
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, unreadable(name, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, unreadable(name, err)
 	}
 	return parseDocument(name, data), nil
+}
+
+// unreadable is the error about a file that cannot be read.
+func unreadable(name string, err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err // the name is told already
+	}
+	return &Error{cause: err, Problems: []Problem{{Place: name, Message: "the configuration cannot be read: " + err.Error()}}}
 }
 
 // parseDocument parses data. What is wrong is in the document's problems.

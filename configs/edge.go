@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -31,6 +33,7 @@ type Edge struct {
 	TCPPorts        tunnel.PortRange
 	ListenTCP       netip.Addr     // for public TCP ports; zero: every address
 	WarnRandomNames bool           // browsers are warned of tunnels whose name the edge has chosen
+	Handshakes      int            // TLS sessions that one address may begin each second; 0: any number
 	MTU             int            // of packets inside WireGuard, in bytes; 0: found out
 	PublicHTTPSPort uint16         // in public addresses; 0: the port that is listened on
 	ACME            []certs.Issuer // the first is asked first
@@ -76,6 +79,7 @@ func edgeSettings() []setting {
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
 		{"warn_random_names", "false", "warn visitors before the first page of a tunnel whose name this edge has chosen"},
+		{"handshake_rate", strconv.Itoa(relay.Handshakes), "so many TLS sessions, `N`, one address may begin each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
@@ -176,6 +180,7 @@ func (m *merged) edge() (Edge, error) {
 		TCPPorts:        take(m, "tcp_ports", tunnel.ParsePortRange),
 		ListenTCP:       take(m, "listen_tcp", parseListenAddr),
 		WarnRandomNames: take(m, "warn_random_names", parseBool),
+		Handshakes:      take(m, "handshake_rate", parseRate),
 		MTU:             take(m, "mtu", parseMTU),
 		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),
 		ACME:            m.issuers(),

@@ -31,16 +31,18 @@ func Import(name string, data []byte) (Imported, error) {
 		return Imported{}, fmt.Errorf("%s is larger than %d bytes, the most that is read", name, maxFile)
 	}
 	var root map[string]any
+	var file any
 	var err error
 	if strings.EqualFold(filepath.Ext(name), ".toml") {
 		err = toml.Unmarshal(data, &root)
 	} else {
-		err = yaml.Unmarshal(data, &root)
+		err = yaml.Unmarshal(data, &file)
+		root, _ = file.(map[string]any) // else it has no keys
+	}
+	if root == nil && bytes.Contains(data, []byte("[common]")) {
+		return Imported{}, fmt.Errorf("%s is in frp's old format (INI); frp can convert it: frpc verify tells how, and frpc.toml can be imported", name)
 	}
 	if err != nil {
-		if bytes.Contains(data, []byte("[common]")) {
-			return Imported{}, fmt.Errorf("%s is in frp's old format (INI); frp can convert it: frpc verify tells how, and frpc.toml can be imported", name)
-		}
 		return Imported{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	has := func(keys ...string) bool {

@@ -64,6 +64,7 @@ func TestImportMistakes(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"other.yml", "services: {web: {image: nginx}}", "no file of ngrok"},
 		{"empty.yml", "", "no file of ngrok"},
+		{"text.yml", "a text", "no file of ngrok"},
 		{"broken.yml", "a: [", "read broken.yml"},
 		{"frpc.toml", "[[proxies]\n", "read frpc.toml"},
 		{"frpc.ini", "[common]\nserver_addr = x\n", "old format"},

@@ -93,6 +93,7 @@ func processes() map[string]process {
 				"listen_tcp":        edge(func(e Edge) string { return e.ListenTCP.String() }),
 				"public_https_port": edge(func(e Edge) string { return decimal(e.PublicHTTPSPort) }),
 				"warn_random_names": edge(func(e Edge) string { return strconv.FormatBool(e.WarnRandomNames) }),
+				"handshake_rate":    edge(func(e Edge) string { return strconv.Itoa(e.Handshakes) }),
 				"mtu":               edge(func(e Edge) string { return strconv.Itoa(e.MTU) }),
 				"acme_email":        edge(func(e Edge) string { return e.ACME[0].Email }),
 				"acme_ca":           edge(func(e Edge) string { return e.ACME[0].CA }),
@@ -166,6 +167,8 @@ func three(key string) (file, variable, flag string) {
 		return "true", "false", "true"
 	case "web_addr":
 		return "127.0.0.1:4041", "[::1]:4042", "0.0.0.0:4043"
+	case "handshake_rate":
+		return "100", "0", "1000"
 	case "mtu":
 		return "1300", "1400", "9000"
 	case "log_level":
@@ -242,7 +245,7 @@ func TestDefaults(t *testing.T) {
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "http3": "auto", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
-			"warn_random_names": "false", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
+			"warn_random_names": "false", "handshake_rate": "200", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},
 	}
 	for name, p := range processes() {

@@ -74,6 +74,18 @@ func parseMTU(s string) (int, error) {
 	return n, nil
 }
 
+// parseRate returns 0 for any number.
+func parseRate(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > maxRate {
+		return 0, fmt.Errorf("%s is no number of handshakes in a second; allowed: 1–%d, and 0 for any number", quote(s), maxRate)
+	}
+	return n, nil
+}
+
+// maxRate is more than any machine can do.
+const maxRate = 100_000
+
 // parseProxy repeats nothing of what it was given: that may hold a password.
 func parseProxy(s string) (string, error) {
 	if s == "" || s == "off" {

@@ -88,7 +88,7 @@ func TestReload(t *testing.T) {
 			moved.upstream = hello
 			added := share{name: "added", kind: "http", upstream: web.Addr()}
 			s.replaceConfig(kept, policy, moved, added)
-			if e := after("the file is applied", "config", "applied"); e.Reason != "added added; removed gone; changed policy, moved" {
+			if e := after("the file is applied", "config", "applied"); e.Reason != "added added; removed gone; changed policy, moved; open connections of moved, gone have 10 s to finish" {
 				t.Errorf("reason %q", e.Reason)
 			}
 			s.public["added"] = s.awaitUp(n, "added").PublicURL

@@ -38,6 +38,7 @@ type Config struct {
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address
 	WarnRandomNames bool             // visitors of names that this edge has chosen are warned before the first page
+	Handshakes      int              // TLS sessions that one address may begin each second; 0 = any number
 	MTU             int              // of packets inside WireGuard, in bytes; 0 = found out for each agent, and followed
 
 	// Lookup asks DNS for a host name's addresses, of both families; nil = the
@@ -106,6 +107,9 @@ func (c Config) Validate() error {
 	}
 	if c.MTU != 0 && (c.MTU < netstack.MinMTU || c.MTU > netstack.MaxMTU) {
 		bad("edge: MTU %d is not between %d and %d", c.MTU, netstack.MinMTU, netstack.MaxMTU)
+	}
+	if c.Handshakes < 0 {
+		bad("edge: %d handshakes a second", c.Handshakes)
 	}
 	switch c.TLS {
 	case certs.Off:

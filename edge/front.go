@@ -37,6 +37,8 @@ type frontConfig struct {
 	Certs     *certs.Manager // nil, or of mode Off: TLS is off
 	Streams   *streamHost    // takes agents' connections on HTTPS; nil: there are none
 
+	Handshakes int // TLS sessions that one address may begin each second; 0: any number
+
 	// PublicHTTPSPort is the port that visitors know HTTPS by, for redirects.
 	// Zero: 443.
 	PublicHTTPSPort uint16
@@ -111,6 +113,7 @@ type front struct {
 
 	routes    atomic.Pointer[routes]
 	shown     leafs
+	hasty     hasty
 	passwords *passwords
 
 	applyMu sync.Mutex // serialises Apply and the end; guards ports and ended

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -112,10 +113,10 @@ func TestHTTP2Downgrade(t *testing.T) {
 		"new line in a name":        {with("x\r\ny", "z"), "", "reset"},
 		"colon in a name":           {with("transfer-encoding: chunked\r\nx", "y"), "", "reset"},
 		"upper case":                {with("X", "y"), "", "reset"},
-		"transfer-encoding":         {with("transfer-encoding", "chunked"), "0\r\n\r\n" + smuggled, "400"},
-		"connection":                {with("connection", "x"), "", "400"},
-		"upgrade":                   {with("upgrade", "websocket"), "", "400"},
-		"te":                        {with("te", "chunked"), "", "400"},
+		"transfer-encoding":         {with("transfer-encoding", "chunked"), "0\r\n\r\n" + smuggled, "reset"},
+		"connection":                {with("connection", "x"), "", "reset"},
+		"upgrade":                   {with("upgrade", "websocket"), "", "reset"},
+		"te":                        {with("te", "chunked"), "", "reset"},
 		"length too short":          {with("content-length", "0"), smuggled, ""},
 		"length too long":           {with("content-length", "1000"), smuggled, "400"},
 		"two lengths":               {with("content-length", "0", "content-length", "49"), "", "400"},
@@ -162,6 +163,128 @@ func TestHTTP2Downgrade(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// A malformed request ends its stream and nothing else (RFC 9113, section 8.1.1): what
+// is known of header compression goes on, in both directions.
+func TestHTTP2FieldsOfConnections(t *testing.T) {
+	r := newRig(t, nil)
+	var upstream seen
+	r.upstream(1, upstream.serve)
+	r.apply(httpEntry(1, "app.edge.test"))
+	h := r.rawH2()
+	h.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	next := func() http2.Frame {
+		for {
+			frame, err := h.framer.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch frame.(type) {
+			case *http2.MetaHeadersFrame, *http2.RSTStreamFrame, *http2.GoAwayFrame:
+				return frame
+			}
+		}
+	}
+	good := []string{":method", "GET", ":scheme", "https", ":authority", "app.edge.test", ":path", "/good", "x-kept", "in the table"}
+	for i, field := range [][]string{{"connection", "close"}, {"keep-alive", "1"}, {"proxy-connection", "close"}, {"upgrade", "x"}, {"transfer-encoding", "chunked"}, {"te", "gzip"}, {"te", "trailers"}} {
+		bad := append(good[:len(good):len(good)], "x-other", field[0])
+		block := h.headers(append(bad, field...)...)
+		stream := uint32(4*i + 1)
+		// In pieces, with all that may stand in the first.
+		err := errors.Join(h.framer.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: stream, EndStream: true, BlockFragment: block[:3], PadLength: 7,
+			Priority: http2.PriorityParam{StreamDep: 0, Weight: 9},
+		}), h.framer.WriteContinuation(stream, false, block[3:5]), h.framer.WriteContinuation(stream, true, block[5:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := next().(type) {
+		case *http2.RSTStreamFrame:
+			if f.StreamID != stream || f.ErrCode != http2.ErrCodeProtocol || field[1] == "trailers" {
+				t.Errorf("%s: %v", field, f)
+			}
+		case *http2.MetaHeadersFrame:
+			if f.PseudoValue("status") != "200" || field[1] != "trailers" {
+				t.Errorf("%s: %v", field, f)
+			}
+		default:
+			t.Fatalf("%s: %v", field, f)
+		}
+		err = h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream + 2, EndStream: true, EndHeaders: true, BlockFragment: h.headers(append(good, "x-other", field[0])...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := next().(*http2.MetaHeadersFrame); !ok || f.StreamID != stream+2 || f.PseudoValue("status") != "200" {
+			t.Errorf("after %s: %v", field, f)
+		}
+	}
+}
+
+// A setting may be named twice, and the last value counts (RFC 9113, section 6.5.3).
+func TestHTTP2SettingsTwice(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream(1, greet)
+	r.apply(httpEntry(1, "app.edge.test"))
+	h := r.rawH2()
+	err := errors.Join(h.framer.WriteSettings(
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100}, http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1}, http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 14}),
+		h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true,
+			BlockFragment: h.headers(":method", "GET", ":scheme", "https", ":authority", "app.edge.test", ":path", "/")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acks := 0
+	for {
+		frame, err := h.framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if f.IsAck() {
+				acks++
+			}
+		case *http2.DataFrame:
+			if len(f.Data()) != 1 {
+				t.Errorf("%d bytes in a window of 1", len(f.Data()))
+			}
+			if acks == 0 {
+				t.Error("settings are not acknowledged")
+			}
+			return
+		}
+	}
+}
+
+// A visitor cannot have a request over TLS look as if it came without.
+func TestHTTP2Scheme(t *testing.T) {
+	r := newRig(t, nil)
+	protos := make(chan string, 1)
+	r.upstream(1, func(w http.ResponseWriter, r *http.Request) { protos <- r.Header.Get("X-Forwarded-Proto") })
+	r.apply(httpEntry(1, "app.edge.test"), httpEntry(2, "b.other.test"))
+	for _, authority := range []string{"app.edge.test", "b.other.test"} {
+		h := r.rawH2()
+		err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true,
+			BlockFragment: h.headers(":method", "GET", ":scheme", "http", ":authority", authority, ":path", "/")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := h.outcome(1)
+		if authority != "app.edge.test" {
+			if status != "421" {
+				t.Errorf("%s on a connection to another name: %s", authority, status)
+			}
+			continue
+		}
+		if status != "200" {
+			t.Fatal(status)
+		}
+		if proto := <-protos; proto != "https" {
+			t.Errorf("the upstream is told %s", proto)
+		}
+	}
 }
 
 // batched has what a test sends go out in large pieces: a record of TLS for each

@@ -40,7 +40,6 @@ func (f *front) servers() []server {
 		if f.cfg.Streams != nil {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
-		s.http.TLSConfig = g.config
 		if f.cfg.HTTP3 != nil {
 			all = append(all, newHTTP3(f, f.cfg.HTTP3, s.http.Handler))
 			s.http.Handler = f.altSvc(s.http.Handler)

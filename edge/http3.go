@@ -60,6 +60,7 @@ type http3Server struct {
 	config    *tls.Config
 	quic      *quic.Config
 	http      *http3.Server
+	pace      *relay.Pace // not that of TCP: senders of UDP may give others' addresses
 
 	mu       sync.Mutex // guards all below
 	open     int
@@ -73,6 +74,7 @@ type http3Server struct {
 func newHTTP3(f *front, conn net.PacketConn, h http.Handler) *http3Server {
 	s := &http3Server{
 		front: f, log: f.log.With("server", "http3"), conn: conn,
+		pace: relay.NewPace(f.cfg.Handshakes),
 		from: make(map[netip.Prefix]int), conns: make(map[*quicConn]bool),
 	}
 	config := f.certs.TLSConfig().Clone()
@@ -122,13 +124,14 @@ var errQUICFull = errors.New("too many QUIC connections")
 
 // arrive counts a connection before its handshake, or refuses it.
 func (s *http3Server) arrive(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	origin := netip.Prefix{}
-	if udp, ok := info.RemoteAddr.(*net.UDPAddr); ok {
-		origin = relay.Origin(udp.AddrPort().Addr())
-	}
+	origin := relay.Origin(info.RemoteAddr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining || s.open >= s.front.limits.quic || s.from[origin] >= s.front.limits.quicPer {
+		return nil, errQUICFull
+	}
+	if !s.pace.Begin(origin) {
+		s.front.hasty.turnedAway(s.log, info.RemoteAddr)
 		return nil, errQUICFull
 	}
 	s.open++
@@ -144,21 +147,30 @@ func (s *http3Server) arrive(ctx context.Context, info *quic.ClientInfo) (contex
 			delete(s.from, origin)
 		}
 	})
-	return context.WithValue(ctx, shakenKey{}, shaken), nil
+	return context.WithValue(ctx, arrivalKey{}, &arrival{origin: origin, shaken: shaken}), nil
 }
 
 // Keys of what quic-go and http3 hand from one of their hooks to the next.
 type (
-	shakenKey   struct{} // func(): the handshake is over
+	arrivalKey  struct{} // *arrival
 	quicConnKey struct{} // *quicConn
 )
+
+// arrival is a connection before the end of its handshake.
+type arrival struct {
+	origin netip.Prefix
+	shaken func() // the handshake is over
+}
 
 // welcome follows a connection whose handshake is over.
 func (s *http3Server) welcome(ctx context.Context, c *quic.Conn) context.Context {
 	q := &quicConn{server: s, conn: c}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx.Value(shakenKey{}).(func())()
+	arrived := ctx.Value(arrivalKey{}).(*arrival)
+	if arrived.shaken(); c.ConnectionState().TLS.DidResume {
+		s.pace.Forget(arrived.origin)
+	}
 	s.conns[q] = true
 	// The first request may not take longer than over TCP.
 	q.timer = time.AfterFunc(s.front.limits.header, q.end)

@@ -46,6 +46,7 @@ type greeter struct {
 	bare     *tls.Config // of tls tunnels that end here: agrees to nothing by ALPN
 	greeted  chan net.Conn
 	room     *relay.WaitingRoom
+	pace     *relay.Pace // of sessions that are not resumed
 
 	ctx  context.Context // ends with the listener; its cause is Accept's error
 	stop context.CancelCauseFunc
@@ -62,7 +63,7 @@ func newGreeter(f *front, l net.Listener) *greeter {
 	bare := config.Clone()
 	bare.NextProtos = nil
 	g := &greeter{front: f, listener: l, hearing: newHearing(), config: config, bare: bare, greeted: make(chan net.Conn),
-		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer)}
+		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer), pace: relay.NewPace(f.cfg.Handshakes)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	return g
 }
@@ -132,9 +133,14 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	}
 	conn.SetReadDeadline(time.Now().Add(g.front.limits.hello))
 	var rt *route // of those whose connections are carried
+	hasty, origin := false, relay.Origin(conn.RemoteAddr())
 	t := &tap{Conn: conn, choose: func(h *hello) (config *tls.Config) {
 		conn.SetDeadline(time.Now().Add(g.front.limits.header))
 		config, rt = g.configFor(h)
+		if config != nil && !g.pace.Begin(origin) {
+			hasty = true
+			return nil
+		}
 		return config
 	}}
 	secure, err := hear(g.ctx, t, g.hearing)
@@ -146,6 +152,13 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	case err != nil:
 		turnAway(err, nil, "sni", t.hello.ServerName)
 		return nil
+	case hasty:
+		g.front.hasty.turnedAway(g.front.log, conn.RemoteAddr())
+		relay.Abort(conn)
+		return nil
+	}
+	if secure != nil && secure.ConnectionState().DidResume {
+		g.pace.Forget(origin)
 	}
 	streams, untouched := g.front.cfg.Streams, &replayed{Conn: conn, first: t.hello.Bytes}
 	if streams != nil && isStream(t.hello) {

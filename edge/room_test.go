@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -57,6 +60,66 @@ func TestOneAddressIsBounded(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A resumed session costs little and does not count; whoever begins others faster
+// than it may is reset before anything is computed, and comes in again later.
+func TestHandshakesOfOneAddressArePaced(t *testing.T) {
+	const perSecond, atOnce = 1, 10
+	var log lockedLog
+	r := newRig(t, func(r *rig) {
+		r.cfg.Handshakes, r.front.log = perSecond, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	r.upstream(1, greet)
+	r.apply(httpEntry(1, "app.edge.test"))
+	cache := tls.NewLRUClientSessionCache(1)
+	shake := func(cache tls.ClientSessionCache) (resumed bool, err error) {
+		c, err := net.Dial("tcp", r.cfg.HTTPS.Addr().String())
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		conn := tls.Client(c, &tls.Config{ServerName: "app.edge.test", RootCAs: r.certs.Roots, ClientSessionCache: cache, NextProtos: []string{"http/1.1"}})
+		// The ticket comes with the answer.
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: app.edge.test\r\nConnection: close\r\n\r\n"); err != nil {
+			return false, err
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			return false, err
+		}
+		return conn.ConnectionState().DidResume, nil
+	}
+	if _, err := shake(cache); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 * atOnce {
+		resumed, err := shake(cache)
+		if err != nil || !resumed {
+			t.Fatalf("resumed: %v, %v", resumed, err)
+		}
+	}
+	refused := func() bool {
+		_, err := shake(nil)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	// A machine may be so slow that it never is too fast; it is not for ever.
+	for deadline := time.Now().Add(patience); !refused(); {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody is turned away")
+		}
+	}
+	if !strings.Contains(log.String(), "--handshake-rate") {
+		t.Errorf("the owner is not told: %s", log.String())
+	}
+	for deadline := time.Now().Add(patience); refused(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the address is shut out for good")
 		}
 	}
 }

@@ -274,7 +274,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	r.front = newFront(frontConfig{
 		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP, HTTP3: r.cfg.HTTP3,
 		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, Streams: r.streams, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
-		WarnRandomNames: r.cfg.WarnRandomNames,
+		WarnRandomNames: r.cfg.WarnRandomNames, Handshakes: r.cfg.Handshakes,
 	})
 	r.reconcile = newReconciler(reconcilerConfig{
 		store: r.store, overlay: r.overlay, side: r.side, peers: r.dev, front: r.front, stack: r.stack,

@@ -2,10 +2,12 @@ package inspect
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,37 +19,43 @@ import (
 // server, over loopback TCP, with and without a tap. Besides the wall clock it
 // tells the processor time of all, which other programs disturb less.
 func BenchmarkRelay(b *testing.B) {
-	page := []byte(strings.Repeat("x", 2048)) // what a web app mostly sends
-	app := upstreamOf(b, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(page)
-	})
-	for _, on := range []bool{false, true} {
-		b.Run(map[bool]string{false: "off", true: "on"}[on], func(b *testing.B) {
-			front := relayed(b, app, on)
-			transport := &http.Transport{MaxIdleConnsPerHost: 16}
-			defer transport.CloseIdleConnections()
-			client := &http.Client{Transport: transport}
-			b.ReportAllocs()
-			b.ResetTimer()
-			start := cpuTime()
-			b.RunParallel(func(p *testing.PB) {
-				for p.Next() {
-					a, err := client.Get(front)
-					if err != nil {
-						b.Error(err)
-						return
-					}
-					if _, err := io.Copy(io.Discard, a.Body); err != nil {
-						b.Error(err)
-					}
-					a.Body.Close()
-				}
-			})
-			b.StopTimer()
-			b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
+	for _, size := range []int{2 << 10, 100 << 10} { // what web apps mostly send, and pictures
+		page := []byte(strings.Repeat("x", size))
+		app := upstreamOf(b, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+			_, _ = w.Write(page)
 		})
+		for _, on := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%dKiB/%s", size>>10, map[bool]string{false: "off", true: "on"}[on]), func(b *testing.B) {
+				visit(b, relayed(b, app, on))
+			})
+		}
 	}
+}
+
+func visit(b *testing.B, front string) {
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := cpuTime()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			a, err := client.Get(front)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := io.Copy(io.Discard, a.Body); err != nil {
+				b.Error(err)
+			}
+			a.Body.Close()
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
 }
 
 // relayed is the address of a relay to app.

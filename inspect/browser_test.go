@@ -360,6 +360,32 @@ func TestPage(t *testing.T) {
 		}
 	})
 
+	step("a list that was overtaken", func(t *testing.T) {
+		do("GET", "/logo.png", "")
+		added := b.Call("Page.addScriptToEvaluateOnNewDocument", map[string]any{"source": `
+			const original = window.fetch;
+			window.fetch = async (...a) => {
+				const answer = await original(...a);
+				if (String(a[0]).includes('requests?limit=2000')) await new Promise((go) => { window.letGo = go; });
+				return answer;
+			};`})
+		b.Navigate(page)
+		b.Until(`!!window.letGo`) // the list of one is on its way
+		do("GET", "/", "")
+		b.Until(`document.querySelectorAll('.row').length === 1`)
+		b.Eval(`(window.letGo(), true)`)
+		b.Until(`document.querySelectorAll('.row').length === 2`)
+		var script struct {
+			Identifier string `json:"identifier"`
+		}
+		if err := json.Unmarshal(added, &script); err != nil {
+			t.Fatal(err)
+		}
+		b.Call("Page.removeScriptToEvaluateOnNewDocument", script)
+		b.Click("#clear")
+		b.Until(`document.querySelectorAll('.row').length === 0`)
+	})
+
 	step("accessible", func(t *testing.T) {
 		unnamed := b.Eval(`[...document.querySelectorAll('button, a, input, select, textarea, img')].filter((e) => !(e.innerText || e.ariaLabel || e.title || e.labels?.length || e.hasAttribute('alt'))).map((e) => e.outerHTML)`)
 		if unnamed != "[]" {

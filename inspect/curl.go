@@ -15,7 +15,7 @@ func (i *Inspector) curl(x *exchange) string {
 	if x.kind == KindOpaque {
 		return "# this was not understood as a request\n"
 	}
-	body := x.request.body
+	body := x.request.body.bytes()
 	args := []string{"curl"}
 	note, pipe := "", ""
 	switch {

@@ -76,9 +76,9 @@ type message struct {
 	strings  int    // memory of fields that do not share head's
 	fields   fields
 	trailers fields
-	body     []byte // the first bytes, without chunked framing
-	size     int64  // bytes of the body so far
-	cut      bool   // body lacks bytes of the body so far
+	body     kept  // the first bytes, without chunked framing
+	size     int64 // bytes of the body so far
+	cut      bool  // body lacks bytes of the body so far
 	done     bool
 	began    time.Time // first byte
 	ended    time.Time // last byte; zero until done
@@ -86,7 +86,7 @@ type message struct {
 }
 
 func (m *message) memory() int {
-	n := len(m.head) + m.strings + m.fields.size() + m.trailers.size() + cap(m.body)
+	n := len(m.head) + m.strings + m.fields.size() + m.trailers.size() + m.body.memory
 	for _, t := range m.trailers {
 		n += len(t.Name) + len(t.Value)
 	}
@@ -140,12 +140,13 @@ func (x *exchange) memory() int {
 	return exchangeOverhead + x.request.memory() + x.response.memory() + x.log.memory() + len(x.err) + cap(x.interim)*8
 }
 
-// drop frees what the exchange holds. What a reader took stays valid.
+// drop frees what the exchange holds.
 func (x *exchange) drop() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.gone = true
-	x.request.body, x.response.body = nil, nil
+	x.request.body.drop()
+	x.response.body.drop()
 	x.request.head, x.response.head = "", ""
 	x.request.fields, x.response.fields = nil, nil
 	x.request.trailers, x.response.trailers = nil, nil
@@ -169,9 +170,10 @@ func (x *exchange) half(dir direction) *message {
 	return &x.response
 }
 
-// capture adds bytes to a body, as far as they are kept. expect is how many of the
-// body are known to come, p included; 0 where that is not known.
-func (x *exchange) capture(dir direction, p []byte, expect int64, limit int) {
+// capture adds bytes to a body, as far as they are kept. They lie in c, unless that
+// is nil. expect is how many of the body are known to come, p included; 0 where that
+// is not known.
+func (x *exchange) capture(dir direction, p []byte, c *chunk, expect int64, limit int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
@@ -181,11 +183,8 @@ func (x *exchange) capture(dir direction, p []byte, expect int64, limit int) {
 		return
 	}
 	if !m.cut { // else there is a hole, and what comes after it is of no use
-		n := min(len(p), limit-len(m.body))
-		if m.body == nil && expect > int64(n) {
-			m.body = make([]byte, 0, min(expect, int64(limit)))
-		}
-		m.body = append(m.body, p[:n]...)
+		n := min(len(p), limit-m.body.size)
+		m.body.add(p[:n], c, max(0, min(expect, int64(limit-m.body.size))-int64(n)))
 		m.cut = n < len(p)
 	}
 }
@@ -195,7 +194,7 @@ func (x *exchange) full(dir direction, limit int) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
-	return x.gone || m.cut || len(m.body) >= limit
+	return x.gone || m.cut || m.body.size >= limit
 }
 
 // miss counts bytes of a body that were not seen.

@@ -171,7 +171,7 @@ func harFrame(m Message) harMessage {
 // harBody is a body decoded, as text or in base64.
 func harBody(m *message) harContent {
 	c := harContent{MimeType: m.fields.find("Content-Type")}
-	body, cut := m.body, m.cut
+	body, cut := m.body.bytes(), m.cut
 	if decoded, short, err := decode(body, m.fields.find("Content-Encoding")); err == nil {
 		body, cut = decoded, cut || short
 	}

@@ -85,7 +85,7 @@ func describe(x *exchange) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s %s", x.kind, x.state, x.method, x.target)
 	side := func(name string, m *message) {
-		fmt.Fprintf(&b, " | %s %d %q", name, m.size, m.body)
+		fmt.Fprintf(&b, " | %s %d %q", name, m.size, m.body.bytes())
 		if m.cut {
 			b.WriteString(" cut")
 		}

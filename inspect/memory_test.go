@@ -134,7 +134,7 @@ func TestRing(t *testing.T) {
 		}
 		x := all[max(0, len(all)-1-rnd.IntN(30))]
 		if !x.gone {
-			x.request.body = append(x.request.body, make([]byte, rnd.IntN(400))...)
+			x.request.body.add(make([]byte, rnd.IntN(400)), nil, 0)
 		}
 		wasGone := x.gone
 		if kept := r.update(x); kept == x.gone || (wasGone && kept) {

@@ -31,6 +31,8 @@ type chunk struct {
 	mark chan struct{} // closed when the parser gets here; see queue.sync
 	next *chunk
 	pool *sync.Pool
+
+	holders atomic.Int32 // the queue, and pieces of bodies, until release
 }
 
 // chunkOverhead is what a chunk costs beside its bytes.
@@ -38,11 +40,11 @@ const chunkOverhead = 128
 
 func (c *chunk) cost() int { return chunkOverhead + cap(c.data) }
 
-// Sizes of chunks: most heads, most bodies, and what a relay moves at once.
+// Sizes of chunks: most heads with small bodies, and pieces of what a relay moves at
+// once, so that little of the last one is empty.
 const (
-	smallChunk  = 2 << 10
-	middleChunk = 16 << 10
-	largeChunk  = 64 << 10
+	smallChunk = 2 << 10
+	largeChunk = 16 << 10
 )
 
 // chunkPools lend chunks by their size. Pools hold nothing that has an
@@ -50,28 +52,33 @@ const (
 var chunkPools = [...]struct {
 	size int
 	pool *sync.Pool
-}{{smallChunk, new(sync.Pool)}, {middleChunk, new(sync.Pool)}, {largeChunk, new(sync.Pool)}}
+}{{smallChunk, new(sync.Pool)}, {largeChunk, new(sync.Pool)}}
 
+// borrowChunk lends one for at most largeChunk bytes, to one holder.
 func borrowChunk(n int) *chunk {
-	for _, p := range chunkPools {
-		if n > p.size {
-			continue
-		}
-		if c, ok := p.pool.Get().(*chunk); ok {
-			return c
-		}
-		return &chunk{data: make([]byte, 0, p.size), pool: p.pool}
+	p := &chunkPools[0]
+	if n > p.size {
+		p = &chunkPools[1]
 	}
-	return &chunk{data: make([]byte, 0, n)}
+	c, ok := p.pool.Get().(*chunk)
+	if !ok {
+		c = &chunk{data: make([]byte, 0, p.size), pool: p.pool}
+	}
+	c.holders.Store(1)
+	return c
 }
 
-func (c *chunk) giveBack() {
-	if c.pool == nil {
+// retain has one holder more.
+func (c *chunk) retain() { c.holders.Add(1) }
+
+// release ends what borrowChunk or retain began. With the last holder, the bytes
+// are free to be overwritten.
+func (c *chunk) release() {
+	if c.pool == nil || c.holders.Add(-1) > 0 {
 		return
 	}
-	pool := c.pool
-	*c = chunk{data: c.data[:0], pool: pool}
-	pool.Put(c)
+	c.dir, c.at, c.data, c.next = 0, time.Time{}, c.data[:0], nil
+	c.pool.Put(c)
 }
 
 // queue takes what passes a connection and keeps it, in its order, until a
@@ -135,7 +142,7 @@ func (q *queue) appendLocked(dir direction, p []byte, now time.Time) int {
 	c := borrowChunk(n)
 	cost := c.cost()
 	if q.bytes+cost > q.bound || q.all.Load()+int64(cost) > q.most {
-		c.giveBack()
+		c.release()
 		q.gapLocked(dir, int64(len(p)), now)
 		return len(p)
 	}

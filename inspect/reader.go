@@ -255,7 +255,10 @@ func (s *session) release(up *reader, next phase, at time.Time) {
 	if next == inHead {
 		up.exchange = nil
 	}
+	answer := s.chunk
+	s.chunk = nil
 	s.feed(toUpstream, held, at)
+	s.chunk = answer
 }
 
 // upgraded turns both directions over to the new protocol.
@@ -299,7 +302,7 @@ func (s *session) body(r *reader, p []byte, at time.Time) {
 	if r.phase == inBody {
 		expect = r.left
 	}
-	r.exchange.capture(r.dir, p, expect, s.insp.cfg.BodyLimit)
+	r.exchange.capture(r.dir, p, s.chunk, expect, s.insp.cfg.BodyLimit)
 	if r.sink != nil {
 		r.sink.write(p, at)
 	}

@@ -242,7 +242,7 @@ func (x *exchange) replayRequest(c Changes) (*outgoing, error) {
 		return nil, err
 	}
 	original := x.request.fields
-	o := &outgoing{http2: x.request.proto == "HTTP/2.0", method: x.method, target: x.target, host: original.find("Host"), body: x.request.body}
+	o := &outgoing{http2: x.request.proto == "HTTP/2.0", method: x.method, target: x.target, host: original.find("Host"), body: x.request.body.bytes()}
 	headers := []Field(original)
 	if c.Method != nil {
 		o.method = *c.Method

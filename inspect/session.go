@@ -20,6 +20,7 @@ type session struct {
 	// The rest is for the worker that drains it.
 	readers [2]reader
 	h2      *h2Conn     // nil: it is HTTP/1.1
+	chunk   *chunk      // that is parsed; nil where bytes are fed that lie elsewhere
 	pending []*exchange // without a whole answer head, oldest first
 	touched []*exchange
 	lost    bool   // bytes are missing; requests are waited for to begin anew
@@ -53,9 +54,10 @@ func (s *session) drain() (more bool) {
 	cost := 0
 	for c := list; c != nil; {
 		next := c.next
+		c.next = nil // it may be held for long
 		cost += c.cost()
 		s.parse(c)
-		c.giveBack()
+		c.release()
 		c = next
 	}
 	s.finish(ends)
@@ -73,7 +75,9 @@ func (s *session) parse(c *chunk) {
 		if s.lost {
 			s.resume(c.dir, c.data)
 		}
+		s.chunk = c
 		s.feed(c.dir, c.data, c.at)
+		s.chunk = nil
 	default:
 		for dir, n := range c.gap {
 			if n > 0 {
@@ -253,7 +257,7 @@ func (s *session) opaque(p []byte, why error, at time.Time) {
 	x.change(func() {
 		x.kind = KindOpaque
 		x.request.size = int64(len(p))
-		x.request.body = append([]byte(nil), p[:min(len(p), 1<<10)]...)
+		x.request.body.add(p[:min(len(p), 1<<10)], nil, 0)
 		x.request.cut = true
 	})
 	s.pending = append(s.pending, x)

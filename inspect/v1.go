@@ -134,13 +134,12 @@ func (s *server) storedBodyOf(w http.ResponseWriter, r *http.Request) (b storedB
 	return x.storedBody(dir), true
 }
 
-// storedBody is the body of a direction. The bytes are never written again:
-// those that come are appended behind them.
+// storedBody is the body of a direction.
 func (x *exchange) storedBody(dir direction) storedBody {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
-	return storedBody{m.body[:len(m.body):len(m.body)], m.cut || !m.done, m.fields.find("Content-Type"), m.fields.find("Content-Encoding")}
+	return storedBody{m.body.bytes(), m.cut || !m.done, m.fields.find("Content-Type"), m.fields.find("Content-Encoding")}
 }
 
 // Headers of bodies, whose bytes may be anything.

@@ -163,7 +163,7 @@ func (x *exchange) timing() Timing {
 func (i *Inspector) half(m *message) Half {
 	return Half{
 		Proto: m.proto, Headers: i.shown(m.fields), Trailers: i.shown(m.trailers),
-		Size: m.size, Kept: len(m.body), Cut: m.cut, Done: m.done,
+		Size: m.size, Kept: m.body.size, Cut: m.cut, Done: m.done,
 		Encoding: m.fields.find("Content-Encoding"), Type: m.fields.find("Content-Type"), Messages: m.messages,
 	}
 }
@@ -182,7 +182,7 @@ func (i *Inspector) raw(m *message) []byte {
 		b = append(b, f.Name+": "+f.Value+"\r\n"...)
 	}
 	b = append(b, "\r\n"...)
-	return append(b, m.body...)
+	return m.body.appendTo(b)
 }
 
 // Filter picks exchanges. Zero fields pick all.
@@ -255,7 +255,7 @@ func (i *Inspector) contains(x *exchange, s *Summary, part string) bool {
 				return true
 			}
 		}
-		if containsFold(string(m.body), part) {
+		if containsFold(string(m.body.bytes()), part) {
 			return true
 		}
 	}

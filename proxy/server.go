@@ -24,14 +24,14 @@ const (
 
 // NewServer makes a server for visitors, who may be anybody. What HTTP/1.x it is
 // given must come through [Strict] or [Secured]; HTTP/2 is served where the
-// connection's handshake agreed to it.
+// handshake of a connection of [Secured] agreed to it.
 //
 // There is no limit on how long a request or an answer may take: uploads are
 // large, streams are endless.
 func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // a framedConn; [Strict] lets none through
 	return &http.Server{
 		Handler:           refuseAmbiguous(h),
 		Protocols:         &protocols,
@@ -41,14 +41,16 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		// A visitor that vanished without a word holds its streams until a ping
 		// goes unanswered. HTTP/1.1 has TCP's keepalive for that. Frames are what all
 		// clients send; net/http would take, and hold, 1 MiB.
-		HTTP2:    &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, MaxReadFrameSize: 16 << 10},
-		ErrorLog: log.New(serverLog{logger}, "", 0),
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, MaxReadFrameSize: maxFrame, MaxDecoderHeaderTableSize: headerTable},
+		ConnContext: withTLS,
+		ErrorLog:    log.New(serverLog{logger}, "", 0),
 	}
 }
 
 // refuseAmbiguous answers requests that could be read in two ways.
 func refuseAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		showTLS(r)
 		if ambiguous(r) {
 			WriteProblem(w, r, badRequest)
 			return

@@ -64,12 +64,12 @@ type secureConn struct {
 func (c *secureConn) ConnectionState() tls.ConnectionState { return c.state }
 
 // Secured makes of a TLS connection whose handshake is complete what a server of
-// [NewServer] may be given: HTTP/2 as it is, and HTTP/1.x with strict framing. It
-// is nil where something else was agreed on.
+// [NewServer] may be given: HTTP/2 or HTTP/1.x with strict framing. It is nil where
+// something else was agreed on.
 func Secured(c *tls.Conn) net.Conn {
 	switch state := c.ConnectionState(); state.NegotiatedProtocol {
 	case "h2":
-		return c
+		return newFramedConn(c, state)
 	case "", "http/1.1":
 		return &secureConn{strictConn: strictConn{Conn: c}, state: state}
 	}
@@ -204,6 +204,9 @@ func (f *framing) endLine() bool {
 	}
 	switch f.part {
 	case requestLine:
+		if string(line) == "PRI * HTTP/2.0" {
+			return false // net/http would go on with HTTP/2 (RFC 9113, section 3.4)
+		}
 		if len(line) > 0 { // net/http decides about empty lines before it
 			f.latest = string(f.end[1:]) == "HTTP/1.1\r"
 			f.part = headerLine

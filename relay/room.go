@@ -35,7 +35,7 @@ func NewWaitingRoom(total, per int) *WaitingRoom {
 // Enter gives conn a place, and false when its address has all that one may
 // have. It may close the connection that has waited longest.
 func (r *WaitingRoom) Enter(conn net.Conn) (*Place, bool) {
-	p := &Place{room: r, conn: conn, origin: originOf(conn)}
+	p := &Place{room: r, conn: conn, origin: Origin(conn.RemoteAddr())}
 	r.mu.Lock()
 	if r.from[p.origin] >= r.per {
 		r.mu.Unlock()
@@ -71,27 +71,4 @@ func (p *Place) leaveLocked() {
 	if p.room.from[p.origin]--; p.room.from[p.origin] == 0 {
 		delete(p.room.from, p.origin)
 	}
-}
-
-// Origin is what counts as one address: an IPv4 address, or the /64 that one IPv6
-// subscriber has at least (RFC 6177). Zero for none.
-func Origin(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = 64
-	}
-	prefix, err := addr.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
-}
-
-func originOf(conn net.Conn) netip.Prefix {
-	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	return Origin(tcp.AddrPort().Addr())
 }

@@ -87,7 +87,7 @@ func (a *apps) find(s site) (string, error) {
 	if s.folder != "" {
 		folder, err := static.Open(s.folder, s.Options)
 		if err != nil {
-			return "", err
+			return "", wrong(err)
 		}
 		a.folders = append(a.folders, folder)
 		handler = folder

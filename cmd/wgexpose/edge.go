@@ -102,6 +102,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		TCPPorts:        cfg.TCPPorts,
 		ListenTCP:       cfg.ListenTCP,
 		WarnRandomNames: cfg.WarnRandomNames,
+		Handshakes:      cfg.Handshakes,
 		MTU:             cfg.MTU,
 		Version:         buildVersion(),
 		Ready: func(r edge.Ready) {

@@ -33,7 +33,7 @@ file.`,
 			}
 			got, err := configs.Import(filepath.Base(args[0]), data)
 			if err != nil {
-				return err
+				return wrong(err)
 			}
 			if output == "" {
 				if _, err := a.stdout.Write(got.File); err != nil {
@@ -62,12 +62,12 @@ file.`,
 func readImport(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("import: %w", err)
+		return nil, wrongf("import: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, 2<<20))
 	if err != nil {
-		return nil, fmt.Errorf("import: %w", err)
+		return nil, wrongf("import: %w", err)
 	}
 	return data, nil
 }
@@ -76,7 +76,7 @@ func readImport(name string) ([]byte, error) {
 func writeNew(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already, and is not written over: name another file, or leave --output out to see the result", name)
+		return wrongf("%s is there already, and is not written over: name another file, or leave --output out to see the result", name)
 	}
 	if err != nil {
 		return fmt.Errorf("write the result: %w", err)

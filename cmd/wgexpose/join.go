@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +44,7 @@ the same token.`,
 			}
 			invite, err := keys.ParseInvite(token)
 			if err != nil {
-				return err
+				return wrong(err)
 			}
 			dir, err := statedir.Open(cfg.State)
 			if err != nil {
@@ -99,7 +98,7 @@ func (a *app) token(args []string, file string) (string, error) {
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
-			return "", fmt.Errorf("read token: %w", err)
+			return "", wrongf("read token: %w", err)
 		}
 		defer f.Close()
 		return readToken(f, file)
@@ -113,14 +112,14 @@ func (a *app) token(args []string, file string) (string, error) {
 func readToken(r io.Reader, from string) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxTokenFile+1))
 	if err != nil {
-		return "", fmt.Errorf("read token from %s: %w", from, err)
+		return "", wrongf("read token from %s: %w", from, err)
 	}
 	if len(data) > maxTokenFile {
-		return "", fmt.Errorf("%s has more than %d bytes, so it holds no token", from, maxTokenFile)
+		return "", wrongf("%s has more than %d bytes, so it holds no token", from, maxTokenFile)
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" {
-		return "", errors.New(from + " is empty, and should hold a token")
+		return "", wrongf("%s is empty, and should hold a token", from)
 	}
 	return token, nil
 }

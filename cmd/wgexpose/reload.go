@@ -29,6 +29,7 @@ type reload struct {
 	load    loader
 	cfg     configs.Agent // as at the start: other settings than tunnels stay
 	tunnels []configs.Tunnel
+	specs   []agent.Tunnel // the same
 	hashes  passwordHashes
 	tell    func(agent.Event)
 	end     func() // has the command drain and end
@@ -101,12 +102,27 @@ func (r *reload) look(apps *apps) (tunnels []agent.Tunnel, news string, err erro
 			return nil, "", err
 		}
 		said = append(said, difference(r.tunnels, wanted))
-		tunnels, r.tunnels = specs, wanted
+		if cut := r.cutOff(specs); len(cut) > 0 {
+			said = append(said, fmt.Sprintf("open connections of %s have 10 s to finish", list(cut)))
+		}
+		tunnels, r.tunnels, r.specs = specs, wanted, specs
 	}
 	if keys := configs.Differences(r.cfg, cfg); len(keys) > 0 {
 		said = append(said, fmt.Sprintf("%s: as before until the next start", list(keys)))
 	}
 	return tunnels, strings.Join(said, "; "), nil
+}
+
+// cutOff names the tunnels whose connections end when specs take the place of what
+// there is.
+func (r *reload) cutOff(specs []agent.Tunnel) []string {
+	var cut []string
+	for _, before := range r.specs {
+		if !slices.ContainsFunc(specs, func(t agent.Tunnel) bool { return t.Name == before.Name && agent.SameWay(t, before) }) {
+			cut = append(cut, before.Name)
+		}
+	}
+	return cut
 }
 
 // difference names what has been added, removed and changed.

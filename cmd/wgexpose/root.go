@@ -8,23 +8,31 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/configs"
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/edge"
+	"github.com/wgexpose/wgexpose/statedir"
 )
 
-// The exit codes, which scripts and service managers branch on.
+// The exit codes, which scripts and service managers branch on. exitCode has the
+// rule for what comes from where.
 const (
 	exitOK      = 0 // done, or drained after a signal
 	exitFailure = 1
-	exitUsage   = 2 // the command line is wrong, or a setting in the environment or a file
+	exitUsage   = 2 // what was given is wrong: an argument, flag, variable or config file, or a file that one of them names
 	exitRefused = 3 // the edge said no; trying again will not help
 )
+
+// exitHelp is the same for users.
+const exitHelp = `Exit codes: 0 done, or ended by a signal; 1 failed; 2 an argument, flag, variable or
+config file is wrong, or a file that one of them names; 3 refused by the edge.`
 
 // app is what all commands share.
 type app struct {
@@ -35,15 +43,29 @@ type app struct {
 	started bool // a command has begun, so that its errors are no longer about usage
 }
 
-// usageError marks an error of the command line that a command finds itself.
-type usageError struct{ err error }
+// usageError marks an error of what a command was given that the command finds itself.
+type usageError struct {
+	err  error
+	help bool // --help tells more
+}
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// usagef is an error of the command line, against which its help helps.
 func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
+	return usageError{fmt.Errorf(format, args...), true}
 }
+
+// wrong marks an error of what was given: a token that is none, a file that is not there.
+func wrong(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err, false}
+}
+
+func wrongf(format string, args ...any) error { return wrong(fmt.Errorf(format, args...)) }
 
 // run is the whole program. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -56,27 +78,40 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	code := a.exitCode(err)
 	fmt.Fprintf(stderr, "wgexpose: %v\n", err)
-	if code == exitUsage && a.aboutFlags(err) {
+	if code == exitUsage && a.helps(err) {
 		fmt.Fprintf(stderr, "Run '%s --help' for help.\n", cmd.CommandPath())
 	}
 	return code
 }
 
-// aboutFlags tells whether help on the command line helps against a usage error.
-func (a *app) aboutFlags(err error) bool {
+// helps tells whether --help helps against an error of what was given.
+func (a *app) helps(err error) bool {
+	var usage usageError
 	var settings *configs.Error
-	return !errors.As(err, &settings) || settings.Usage()
+	var admin *edge.Refusal
+	switch {
+	case errors.As(err, &usage):
+		return usage.help
+	case errors.As(err, &settings):
+		return settings.Usage()
+	}
+	return !a.started || errors.As(err, &admin)
 }
 
+// exitCode is the rule: what was given and must be changed before another try is
+// exitUsage, wherever that was found out; a final no of the edge is exitRefused; all
+// else, which may go well the next time, is exitFailure.
 func (a *app) exitCode(err error) int {
 	var usage usageError
 	var settings *configs.Error
 	var refused *control.Error
 	var admin *edge.Refusal
+	var certificate *certs.FileError
+	var state *statedir.Error
 	switch {
-	case !a.started, errors.As(err, &usage):
+	case !a.started, errors.As(err, &usage), errors.As(err, &settings), errors.As(err, &certificate):
 		return exitUsage
-	case errors.As(err, &settings): // wherever they stand: the same again would fail again
+	case errors.As(err, &state) && errors.Is(err, syscall.ENOTDIR): // --state is a file, or leads through one
 		return exitUsage
 	case errors.As(err, &admin) && admin.Code == edge.RefusedBadRequest:
 		return exitUsage
@@ -109,7 +144,9 @@ On the private machine, join with the invite and share:
   wgexpose http 8089 --name app
   wgexpose tcp 22
 
-To see all of it on one machine: wgexpose demo`,
+To see all of it on one machine: wgexpose demo
+
+` + exitHelp,
 		Example: `  wgexpose demo
   wgexpose http 8089 --name app
   wgexpose tcp 22 --port 20022`,

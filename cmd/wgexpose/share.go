@@ -42,7 +42,7 @@ func (a *app) shareFrom(cmd *cobra.Command, out output, load loader, follow bool
 	sh := &sharing{app: a, asked: out.asked, cfg: cfg, dir: dir, tunnels: tunnels, specs: specs, keep: len(tunnels) > 1 || cmd.Name() == "up"}
 	printer := newEventPrinter(a, out.json)
 	if follow {
-		sh.reload = &reload{load: load, cfg: cfg, tunnels: tunnels, hashes: hashes, end: d.interrupt, tell: func(e agent.Event) {
+		sh.reload = &reload{load: load, cfg: cfg, tunnels: tunnels, specs: specs, hashes: hashes, end: d.interrupt, tell: func(e agent.Event) {
 			if out.json {
 				printer.print(e)
 			} else {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 
@@ -22,7 +21,8 @@ func (a *app) upCommand() *cobra.Command {
 A tunnel that the edge refuses is shown with the reason, and the others go on.
 
 When the file changes, and on SIGHUP, tunnels that were added, removed or changed
-take effect, and the others keep their connections. A file with a mistake changes
+take effect, and the others keep their connections. Connections of a tunnel that was
+removed, or leads elsewhere now, have 10 s to finish. A file with a mistake changes
 nothing. Other settings take effect at the next start.`,
 		Example: `  wgexpose up
   wgexpose up app ssh
@@ -60,9 +60,9 @@ nothing. Other settings take effect at the next start.`,
 // noTunnels says what to do about a file that shares nothing.
 func noTunnels(cfg configs.Agent) error {
 	if _, err := os.Stat(cfg.File); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
+		return wrongf("there is no %s: write one that names tunnels, or share one without a file: wgexpose http 8089", cfg.File)
 	}
-	return fmt.Errorf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
+	return wrongf("%s names no tunnels: add some under tunnels:, or share one without a file: wgexpose http 8089", cfg.File)
 }
 
 // pick returns the tunnels with the given names, or all when there are none.

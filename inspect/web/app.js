@@ -106,16 +106,35 @@ function fillRow(row, x) {
     h('span', { class: 'when' }, `${time(x.start)}${x.response_bytes ? ` · ${bytes(x.response_bytes)}` : ''}`));
 }
 
+let reloads = 0;
+let since = null; // what came in while a list was on its way, and is newer than it
 async function reload() {
-  const { requests } = await api('requests?limit=2000');
+  const mine = ++reloads;
+  since = new Map();
+  try {
+    const { requests } = await api('requests?limit=2000');
+    if (mine !== reloads) return;
+    items.clear();
+    for (const x of [...requests, ...since.values()]) items.set(x.id, x);
+  } finally {
+    if (mine === reloads) since = null;
+  }
+  draw();
+}
+
+function forget() {
+  reloads++; // a list that is on its way is of before
+  since = null;
   items.clear();
-  for (const x of requests) items.set(x.id, x);
+  bodies.cache.clear();
+  if (selected) location.hash = '#/';
   draw();
 }
 
 function take(list) {
   for (const x of list) {
     items.set(x.id, x);
+    since?.set(x.id, x);
     if (x.id === selected) refresh();
   }
   if (items.size > mostKept) for (const id of [...items.keys()].sort().slice(0, items.size - mostKept)) items.delete(id);
@@ -179,7 +198,7 @@ function listen() {
   const on = (name, fn) => source.addEventListener(name, (e) => { if (paused) missedWhilePaused = true; else fn(JSON.parse(e.data)); });
   on('requests', take);
   on('reload', () => attempt(reload));
-  source.addEventListener('cleared', () => { items.clear(); bodies.cache.clear(); if (selected) location.hash = '#/'; draw(); });
+  source.addEventListener('cleared', forget);
 }
 
 // ---- The detail.
