@@ -47,6 +47,8 @@ type live struct {
 	mu           sync.Mutex        // guards all below, and err, at and again of names' orders
 	names        map[string]*order // by subject: all that is wanted
 	accountsLook time.Time         // when the accounts were last asked about
+	obtained     uint64            // attempts that brought a certificate
+	failed       uint64            // that did not
 }
 
 // open makes everything. It leaves running only certmagic's cache, which run

@@ -186,6 +186,11 @@ func (l *live) forget(o *order, err error) {
 func (l *live) attempted(subject string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err != nil {
+		l.failed++
+	} else {
+		l.obtained++
+	}
 	o, ok := l.names[subject]
 	if !ok {
 		return

@@ -233,8 +233,11 @@ func TestFailedRenewalIsLoud(t *testing.T) {
 	}
 	eventually(t, "the attempt has failed", func() bool {
 		st := m.Status()
-		return len(st) == 1 && st[0].State == StateFailing && st[0].Error != "" && !st[0].FailedAt.IsZero()
+		return len(st) == 1 && st[0].State == StateFailing && st[0].Error != "" && !st[0].FailedAt.IsZero() && st[0].Trouble()
 	})
+	if obtained, failed := m.Attempts(); obtained != 0 || failed == 0 {
+		t.Errorf("attempts: %d obtained, %d failed", obtained, failed)
+	}
 	if got := text.String(); !strings.Contains(got, "level=ERROR msg=\"certificate not renewed; it is tried again until it expires\" host="+domain+" expires_in=4") {
 		t.Error("the log does not say that the renewal failed, and when the certificate expires")
 	}
@@ -322,14 +325,14 @@ func TestPebbleFiftyNames(t *testing.T) {
 
 func TestStored(t *testing.T) {
 	dir := t.TempDir()
-	if all, err := Stored(dir); err != nil || len(all) != 0 {
+	if all, err := Stored(dir, nil, ""); err != nil || len(all) != 0 {
 		t.Errorf("of nothing: %v, %v", all, err)
 	}
 	now := time.Now()
 	store(t, dir, "https://one.test/dir", "a.test", now.Add(-time.Hour), now.Add(time.Hour))
 	store(t, dir, "https://two.test/dir", "a.test", now.Add(-time.Hour), now.Add(90*24*time.Hour))
 	store(t, dir, "https://two.test/dir", "b.test", now.Add(-2*time.Hour), now.Add(-time.Hour))
-	all, err := Stored(dir)
+	all, err := Stored(dir, nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +346,32 @@ func TestStored(t *testing.T) {
 	if err := os.WriteFile(damaged[0], []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Stored(dir); err == nil || !strings.Contains(err.Error(), damaged[0]) {
-		t.Errorf("with a damaged file: %v", err)
+	all, err = Stored(dir, nil, "")
+	if err != nil || len(all) != 2 || all[0].State != StateValid || all[1].State != StateBroken || all[1].Name != "b.test" || !strings.Contains(all[1].Error, damaged[0]) {
+		t.Errorf("with a damaged file: %+v, %v", all, err)
+	}
+
+	// Own ones: from files and from a folder, good and bad.
+	folder := t.TempDir()
+	named, found, gone := in(t.TempDir(), "c"), in(folder, "d"), in(t.TempDir(), "z")
+	selfSigned(t, named, now.Add(time.Hour), "c.test")
+	selfSigned(t, found, now.Add(time.Minute), "d.test")
+	all, err = Stored(dir, []Pair{named, gone}, folder)
+	if err != nil || len(all) != 5 {
+		t.Fatalf("with own ones: %+v, %v", all, err)
+	}
+	for i, want := range []Status{
+		{Name: "c.test", State: StateValid, Source: SourceFile, File: named.Cert},
+		{Name: "d.test", State: StateExpiring, Source: SourceFile, File: found.Cert},
+		{Name: "z.crt", State: StateBroken, Source: SourceFile, File: gone.Cert},
+	} {
+		got := all[i+2]
+		if got.Name != want.Name || got.State != want.State || got.Source != want.Source || got.File != want.File || got.State == StateBroken && got.Error == "" {
+			t.Errorf("own certificate %+v, want %+v", got, want)
+		}
+	}
+	all, err = Stored(dir, nil, filepath.Join(folder, "none"))
+	if err != nil || len(all) != 3 || all[2].State != StateBroken || all[2].Name != "none" {
+		t.Errorf("with a folder that is not there: %+v, %v", all, err)
 	}
 }

@@ -43,7 +43,7 @@ type Status struct {
 	Until    time.Time `json:"until,omitzero"`
 	Error    string    `json:"error,omitempty"` // of the last attempt, if that failed
 	FailedAt time.Time `json:"failed_at,omitzero"`
-	File     string    `json:"file,omitempty"` // of an own certificate
+	File     string    `json:"file,omitempty"` // of an own certificate, or a broken one
 }
 
 // describe fills in what stands on the certificate.
@@ -77,6 +77,21 @@ func (m *Manager) Status() []Status {
 	return l.status(time.Now())
 }
 
+// Attempts counts the attempts to get or renew a certificate since Run began: those
+// that brought one, and those that failed.
+func (m *Manager) Attempts() (obtained, failed uint64) {
+	l := m.live.Load()
+	if l == nil {
+		return 0, 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.obtained, l.failed
+}
+
+// Trouble reports whether a certificate needs somebody's attention.
+func (s Status) Trouble() bool { return s.State != StateValid && s.State != StatePending }
+
 // LastError is why the last attempt to get a certificate for host failed, or nil.
 func (m *Manager) LastError(host string) error {
 	l := m.live.Load()
@@ -98,15 +113,7 @@ func (m *Manager) LastError(host string) error {
 func (l *live) status(now time.Time) []Status {
 	var all []Status
 	for _, c := range *l.own.set.Load() {
-		s := Status{Name: filepath.Base(c.pair.Cert), Source: SourceFile, File: c.pair.Cert, State: StateBroken}
-		if c.err != nil {
-			s.Error, s.FailedAt = c.err.Error(), c.at
-		}
-		if c.cert != nil {
-			s.Name = c.cert.Leaf.DNSNames[0]
-			s.describe(c.cert.Leaf, now)
-		}
-		all = append(all, s)
+		all = append(all, c.status(now))
 	}
 	source := SourceACME
 	if l.ca() {
@@ -132,6 +139,19 @@ func (l *live) status(now time.Time) []Status {
 	return all
 }
 
+// status is what is known of an own certificate.
+func (c *ownCert) status(now time.Time) Status {
+	s := Status{Name: filepath.Base(c.pair.Cert), Source: SourceFile, File: c.pair.Cert, State: StateBroken}
+	if c.err != nil {
+		s.Error, s.FailedAt = c.err.Error(), c.at
+	}
+	if c.cert != nil {
+		s.Name = c.cert.Leaf.DNSNames[0]
+		s.describe(c.cert.Leaf, now)
+	}
+	return s
+}
+
 // leaf is the certificate in memory that was ordered for subject: the one that
 // lasts longest.
 func (l *live) leaf(subject string) (leaf *x509.Certificate) {
@@ -143,9 +163,32 @@ func (l *live) leaf(subject string) (leaf *x509.Certificate) {
 	return leaf
 }
 
-// Stored lists the certificates that a Manager has left in its storage, for when
-// none runs. Of several for one name it gives the one that lasts longest.
-func Stored(storage string) ([]Status, error) {
+// Stored lists, for when no Manager runs, the certificates that one has left in its
+// storage, and own ones as their files are now. Of several for one name in the
+// storage it gives the one that lasts longest. What cannot be read is broken.
+func Stored(storage string, files []Pair, folder string) ([]Status, error) {
+	all, err := listStored(storage)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	own := own{files: files, folder: folder}
+	pairs, err := own.list()
+	if err != nil {
+		all = append(all, Status{Name: filepath.Base(folder), Source: SourceFile, File: folder, State: StateBroken, Error: err.Error(), FailedAt: now})
+		pairs = files
+	}
+	for _, p := range pairs {
+		c := ownCert{pair: p}
+		c.read()
+		all = append(all, c.status(now))
+	}
+	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// listStored lists what is in a storage.
+func listStored(storage string) ([]Status, error) {
 	files, err := filepath.Glob(filepath.Join(storage, "certificates", "*", "*", "*.crt"))
 	if err != nil {
 		return nil, err
@@ -157,12 +200,14 @@ func Stored(storage string) ([]Status, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed meanwhile
 		}
-		if err != nil {
-			return nil, err
-		}
 		s := Status{Source: SourceACME}
 		if strings.HasPrefix(filepath.Base(filepath.Dir(filepath.Dir(file))), "internal-") {
 			s.Source = SourceInternal
+		}
+		if err != nil {
+			s.Name, s.File, s.State, s.Error, s.FailedAt = filepath.Base(filepath.Dir(file)), file, StateBroken, err.Error(), now
+			best[file] = s
+			continue
 		}
 		s.describe(leaf, now)
 		if len(leaf.DNSNames) == 0 {
@@ -177,7 +222,6 @@ func Stored(storage string) ([]Status, error) {
 	for _, s := range best {
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 

@@ -35,6 +35,7 @@ type Edge struct {
 	WarnRandomNames bool           // browsers are warned of tunnels whose name the edge has chosen
 	Handshakes      int            // TLS sessions that one address may begin each second; 0: any number
 	MTU             int            // of packets inside WireGuard, in bytes; 0: found out
+	Metrics         Listen         // Prometheus' metrics; off by default
 	PublicHTTPSPort uint16         // in public addresses; 0: the port that is listened on
 	ACME            []certs.Issuer // the first is asked first
 	ACMEDNS         *certs.DNS     // nil: no DNS-01
@@ -81,6 +82,7 @@ func edgeSettings() []setting {
 		{"warn_random_names", "false", "warn visitors before the first page of a tunnel whose name this edge has chosen"},
 		{"handshake_rate", strconv.Itoa(relay.Handshakes), "so many TLS sessions, `N`, one address may begin each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
+		{"metrics", "off", "`ADDRESS` for Prometheus' metrics at /metrics, such as :9090 for this machine alone; with an IP address, for whoever can connect; or off"},
 		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
@@ -182,6 +184,7 @@ func (m *merged) edge() (Edge, error) {
 		WarnRandomNames: take(m, "warn_random_names", parseBool),
 		Handshakes:      take(m, "handshake_rate", parseRate),
 		MTU:             take(m, "mtu", parseMTU),
+		Metrics:         take(m, "metrics", parseMetrics),
 		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),
 		ACME:            m.issuers(),
 		ACMEDNS:         m.dns(),

@@ -88,6 +88,7 @@ func processes() map[string]process {
 				"http3":             edge(func(e Edge) string { return string(e.HTTP3) }),
 				"listen_https":      edge(func(e Edge) string { return e.ListenHTTPS.String() }),
 				"listen_http":       edge(func(e Edge) string { return e.ListenHTTP.String() }),
+				"metrics":           edge(func(e Edge) string { return e.Metrics.String() }),
 				"tls":               edge(func(e Edge) string { return string(e.TLS) }),
 				"tcp_ports":         edge(func(e Edge) string { return e.TCPPorts.String() }),
 				"listen_tcp":        edge(func(e Edge) string { return e.ListenTCP.String() }),
@@ -135,6 +136,8 @@ func three(key string) (file, variable, flag string) {
 		return "file.example.com", "variable.example.com", "flag.example.com"
 	case "endpoint":
 		return "file.example.com:1", "variable.example.com:2", "192.0.2.3"
+	case "metrics":
+		return "127.0.0.1:1001", "[::1]:1002", "off"
 	case "listen_wg", "listen_https", "listen_http":
 		return "127.0.0.1:1001", "[::1]:1002", ":1003"
 	case "http3":
@@ -199,6 +202,17 @@ func TestSeveralListenWG(t *testing.T) {
 	}
 }
 
+// Leaving the address out lets nobody else in.
+func TestMetricsAreLocal(t *testing.T) {
+	for given, want := range map[string]string{":9090": "127.0.0.1:9090", "192.0.2.1:9090": "192.0.2.1:9090", "[::1]:9090": "[::1]:9090", "off": "off"} {
+		isolate(t)
+		cfg, err := LoadEdge(flagSet(t, EdgeFlags, "--domain", "example.com", "--metrics", given))
+		if got := cfg.Metrics.String(); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", given, got, err, want)
+		}
+	}
+}
+
 func TestPrecedenceOfEveryKey(t *testing.T) {
 	for name, p := range processes() {
 		for _, s := range p.settings {
@@ -245,7 +259,7 @@ func TestDefaults(t *testing.T) {
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "http3": "auto", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
-			"warn_random_names": "false", "handshake_rate": "200", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
+			"metrics": "off", "warn_random_names": "false", "handshake_rate": "200", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},
 	}
 	for name, p := range processes() {

@@ -162,6 +162,16 @@ func parseListenOrOff(s string) (Listen, error) {
 	return l, nil
 }
 
+// parseMetrics takes where metrics are read. Without an address that is this
+// machine: nobody else is let in by leaving something out.
+func parseMetrics(s string) (Listen, error) {
+	l, err := parseListenOrOff(s)
+	if err == nil && !l.Off && !l.Addr.IsValid() {
+		l.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return l, err
+}
+
 // parseWebAddr takes where the inspector listens: HOST:PORT with an address or
 // localhost, or a port, which is one of this machine alone.
 func parseWebAddr(s string) (string, error) {

@@ -42,8 +42,10 @@ type Admin interface {
 	// name or public URL, or a TCP port.
 	Release(ctx context.Context, name string) error
 	// Certs lists the certificates. Of a stopped edge they are those that it has
-	// stored, without own ones.
+	// stored, and own ones where they were at its last start.
 	Certs(ctx context.Context) ([]certs.Status, error)
+	// Status is all of it at a glance.
+	Status(ctx context.Context) (Status, error)
 	Close() error
 }
 
@@ -161,7 +163,13 @@ func OpenAdmin(ctx context.Context, dir *statedir.Dir) (Admin, error) {
 		if err != nil {
 			return err
 		}
-		admin = &storeAdmin{store: db, close: db.Close, certs: func() ([]certs.Status, error) { return certs.Stored(dir.Path(certsDir)) }}
+		admin = &storeAdmin{store: db, close: db.Close, certs: func() ([]certs.Status, error) {
+			own, _, err := store.Read[ownCertificates](ctx, db, ownCertificatesKey)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return nil, err
+			}
+			return certs.Stored(dir.Path(certsDir), own.Files, own.Folder)
+		}}
 		return nil
 	})
 	if errors.Is(err, store.ErrLocked) {

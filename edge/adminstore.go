@@ -34,6 +34,7 @@ type liveFacts interface {
 	peerStates() (map[keys.Public]wg.PeerStatus, error)
 	mtu(id tunnel.NodeID) int
 	upstream(tunnel.NodeID, tunnel.ID) (wrong string) // in the agent's words; "": nothing that is known
+	report(*Status)
 }
 
 // storeAdmin is Admin over a store: that of a stopped edge, or with live that of
@@ -139,6 +140,10 @@ func (a *storeAdmin) Agents(ctx context.Context) ([]AgentRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.agentRows(snap)
+}
+
+func (a *storeAdmin) agentRows(snap *snapshot) (_ []AgentRow, err error) {
 	var peers map[keys.Public]wg.PeerStatus
 	if a.live != nil {
 		if peers, err = a.live.peerStates(); err != nil {
@@ -191,6 +196,10 @@ func (a *storeAdmin) Tunnels(ctx context.Context) ([]TunnelRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.tunnelRows(snap), nil
+}
+
+func (a *storeAdmin) tunnelRows(snap *snapshot) []TunnelRow {
 	rows := []TunnelRow{}
 	for _, key := range slices.Sorted(maps.Keys(snap.publics)) {
 		rec := snap.publics[key].Value
@@ -210,7 +219,7 @@ func (a *storeAdmin) Tunnels(ctx context.Context) ([]TunnelRow, error) {
 		}
 		rows = append(rows, row)
 	}
-	return rows, nil
+	return rows
 }
 
 func (a *storeAdmin) Certs(context.Context) ([]certs.Status, error) { return a.certs() }

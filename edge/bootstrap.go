@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/wgexpose/wgexpose/certs"
@@ -122,6 +124,38 @@ func saveServing(ctx context.Context, s store.Store, sv serving) error {
 		}
 		return puts(put(servingKey, sv, snap.serving.Revision))
 	})
+	return err
+}
+
+// saveOwnCertificates keeps where own certificates are, for when the edge is stopped.
+func saveOwnCertificates(ctx context.Context, s store.Store, files []certs.Pair, folder string) error {
+	own := ownCertificates{Files: append([]certs.Pair(nil), files...), Folder: folder}
+	paths := []*string{&own.Folder}
+	for i := range own.Files {
+		paths = append(paths, &own.Files[i].Cert, &own.Files[i].Key)
+	}
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("own certificates: %w", err)
+		}
+		*p = abs
+	}
+	was, rev, err := store.Read[ownCertificates](ctx, s, ownCertificatesKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if reflect.DeepEqual(was, own) {
+		return nil
+	}
+	ops, err := puts(put(ownCertificatesKey, own, rev))
+	if err != nil {
+		return err
+	}
+	_, err = s.Commit(ctx, ops...)
 	return err
 }
 

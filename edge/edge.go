@@ -28,6 +28,7 @@ type Config struct {
 	MoreWG          []netip.AddrPort // others, which invites carry as well
 	HTTPS           net.Listener     // closed when Run ends; nil with TLS off
 	HTTP3           net.PacketConn   // HTTP/3 on the port of HTTPS; closed when Run ends; nil for none
+	Metrics         net.Listener     // Prometheus' metrics, for whoever can connect; closed when Run ends; nil for none
 	HTTP            net.Listener     // redirects; serves the host names with TLS off; may be nil otherwise
 	TLS             certs.Mode       // where certificates come from
 	ACME            []certs.Issuer   // ACME authorities, the first first; nil = Let's Encrypt
@@ -82,6 +83,7 @@ func (t Timing) withDefaults() Timing {
 type Ready struct {
 	WG, HTTPS, HTTP netip.AddrPort
 	HTTP3           netip.AddrPort
+	Metrics         netip.AddrPort
 	MoreWG          []netip.AddrPort // in the order of Config.MoreWG
 	Domain          string
 	Endpoint        string   // HOST:PORT as new invites carry it

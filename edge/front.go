@@ -127,6 +127,7 @@ type front struct {
 	base   context.Context
 	cut    context.CancelCauseFunc
 	active tracker // visitors' requests and connections, accept loops
+	tally  *tally
 }
 
 // newFront returns a front that serves nothing yet. Run must be called in the
@@ -142,6 +143,7 @@ func newFront(cfg frontConfig) *front {
 		nodes:  make(map[tunnel.NodeID]*node),
 
 		passwords: newPasswords(),
+		tally:     newTally(),
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

@@ -35,13 +35,13 @@ func (f *front) servers() []server {
 	var all []server
 	if f.cfg.HTTPS != nil {
 		g := newGreeter(f, f.steady(f.cfg.HTTPS))
-		s := f.server("https", g, http.HandlerFunc(f.serveSite))
+		s := f.server(wayHTTPS, g, http.HandlerFunc(f.serveSite))
 		s.run = g.run
 		if f.cfg.Streams != nil {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
 		if f.cfg.HTTP3 != nil {
-			all = append(all, newHTTP3(f, f.cfg.HTTP3, s.http.Handler))
+			all = append(all, newHTTP3(f, f.cfg.HTTP3, f.observed(f.tally.ways[wayHTTP3], http.HandlerFunc(f.serveSite))))
 			s.http.Handler = f.altSvc(s.http.Handler)
 		}
 		all = append(all, s)
@@ -51,14 +51,16 @@ func (f *front) servers() []server {
 		if f.certs != nil {
 			handler = f.certs.HTTPChallenge(http.HandlerFunc(f.redirect))
 		}
-		all = append(all, f.server("http", proxy.Strict(f.steady(f.cfg.HTTP)), handler))
+		all = append(all, f.server(wayHTTP, proxy.Strict(f.steady(f.cfg.HTTP)), handler))
 	}
 	return all
 }
 
 // server makes one server.
 func (f *front) server(name string, l net.Listener, h http.Handler) *tcpServer {
-	s := proxy.NewServer(f.observed(h), f.log.With("server", name))
+	way := f.tally.ways[name]
+	s := proxy.NewServer(f.observed(way, h), f.log.With("server", name))
+	s.ConnState = way.state
 	s.ReadHeaderTimeout, s.IdleTimeout = f.limits.header, f.limits.idle
 	s.BaseContext = func(net.Listener) context.Context { return f.base }
 	return &tcpServer{name: name, listener: l, http: s}
@@ -167,17 +169,19 @@ func (f *front) ours(host string) bool {
 		f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
 }
 
-// observed counts requests as under way, and logs them at debug level.
-func (f *front) observed(next http.Handler) http.Handler {
+// observed counts requests, and logs them at debug level.
+func (f *front) observed(way *wayTally, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer f.active.add()()
-		if !f.log.Enabled(r.Context(), slog.LevelDebug) {
-			next.ServeHTTP(w, r)
-			return
-		}
 		seen := &observedWriter{ResponseWriter: w}
 		start := time.Now()
+		way.requests.Add(1)
 		defer func() {
+			way.requests.Add(-1)
+			way.answered(seen.status)
+			if !f.log.Enabled(r.Context(), slog.LevelDebug) {
+				return
+			}
 			// No path and no query: they may hold secrets.
 			f.log.Debug("request", "method", r.Method, "host", r.Host, "proto", r.Proto,
 				"visitor", r.RemoteAddr, "status", seen.status, "took", time.Since(start))

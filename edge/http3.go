@@ -128,14 +128,17 @@ func (s *http3Server) arrive(ctx context.Context, info *quic.ClientInfo) (contex
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining || s.open >= s.front.limits.quic || s.from[origin] >= s.front.limits.quicPer {
+		s.front.tally.refused[refusedFull].Add(1)
 		return nil, errQUICFull
 	}
 	if !s.pace.Begin(origin) {
+		s.front.tally.refused[refusedHasty].Add(1)
 		s.front.hasty.turnedAway(s.log, info.RemoteAddr)
 		return nil, errQUICFull
 	}
 	s.open++
 	s.shaking++
+	s.front.tally.ways[wayHTTP3].opened()
 	s.from[origin]++
 	shaken := sync.OnceFunc(func() { s.shaking-- }) // with mu held
 	context.AfterFunc(ctx, func() {
@@ -143,6 +146,7 @@ func (s *http3Server) arrive(ctx context.Context, info *quic.ClientInfo) (contex
 		defer s.mu.Unlock()
 		shaken()
 		s.open--
+		s.front.tally.ways[wayHTTP3].closed()
 		if s.from[origin]--; s.from[origin] == 0 {
 			delete(s.from, origin)
 		}

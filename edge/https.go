@@ -81,6 +81,7 @@ func (g *greeter) run() {
 		}
 		place, ok := g.room.Enter(conn)
 		if !ok {
+			g.front.tally.refused[refusedFull].Add(1)
 			g.front.log.Debug("visitor turned away", "visitor", conn.RemoteAddr(), "err", "too many connections of this address are being greeted")
 			relay.Abort(conn)
 			continue
@@ -124,7 +125,8 @@ func (g *greeter) greet(conn net.Conn, place *relay.Place) {
 func (g *greeter) welcome(conn net.Conn) net.Conn {
 	release := context.AfterFunc(g.ctx, func() { conn.Close() })
 	defer release()
-	turnAway := func(reason any, words []byte, attrs ...any) {
+	turnAway := func(kind string, reason any, words []byte, attrs ...any) {
+		g.front.tally.refused[kind].Add(1)
 		g.front.log.Debug("visitor turned away", append(attrs, "visitor", conn.RemoteAddr(), "err", reason)...)
 		if len(words) > 0 {
 			sayAndClose(conn, words)
@@ -147,12 +149,13 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	var bad *helloError
 	switch {
 	case errors.As(err, &bad):
-		turnAway(err, bad.Answer)
+		turnAway(refusedHello, err, bad.Answer)
 		return nil
 	case err != nil:
-		turnAway(err, nil, "sni", t.hello.ServerName)
+		turnAway(refusedFailed, err, nil, "sni", t.hello.ServerName)
 		return nil
 	case hasty:
+		g.front.tally.refused[refusedHasty].Add(1)
 		g.front.hasty.turnedAway(g.front.log, conn.RemoteAddr())
 		relay.Abort(conn)
 		return nil
@@ -163,7 +166,7 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	streams, untouched := g.front.cfg.Streams, &replayed{Conn: conn, first: t.hello.Bytes}
 	if streams != nil && isStream(t.hello) {
 		if err := streams.tls(untouched, g.front.certs.TLSConfig().GetCertificate); err != nil {
-			turnAway(err, nil)
+			turnAway(refusedFailed, err, nil)
 		}
 		return nil // it is no visitor
 	}
@@ -179,7 +182,7 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 		return nil // it is carried, or closed
 	}
 	if secure == nil {
-		turnAway("no such host", unrecognizedName, "sni", t.hello.ServerName)
+		turnAway(refusedUnknown, "no such host", unrecognizedName, "sni", t.hello.ServerName)
 		return nil
 	}
 	if !release() {

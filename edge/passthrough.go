@@ -27,6 +27,6 @@ func (f *front) carryApart(conn net.Conn, rt *route) {
 	done := f.active.add()
 	go func() {
 		defer done()
-		f.carry(conn, rt)
+		f.carry(conn, rt, f.tally.ways[wayTLS])
 	}()
 }

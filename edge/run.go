@@ -55,6 +55,7 @@ type running struct {
 	control   net.Listener // in the overlay
 	admin     net.Listener
 	ready     Ready
+	started   time.Time
 
 	publishing chan struct{} // capacity 1: held while one agent's tunnels are planned and applied
 
@@ -65,7 +66,7 @@ type running struct {
 // releases everything and returns nil. It returns early with an error only when
 // the edge cannot start or cannot go on.
 func (e *Edge) Run(ctx context.Context) (err error) {
-	r := &running{cfg: e.cfg, timing: e.cfg.Timing, log: e.log, publishing: make(chan struct{}, 1)}
+	r := &running{cfg: e.cfg, timing: e.cfg.Timing, log: e.log, publishing: make(chan struct{}, 1), started: time.Now()}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.open(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -91,7 +92,7 @@ func (r *running) close() error {
 // open acquires everything, up to the first reconcile: after it the table and
 // the peers are as the store says, and nothing is served yet.
 func (r *running) open(ctx context.Context) error {
-	for _, l := range []net.Listener{r.cfg.HTTPS, r.cfg.HTTP} {
+	for _, l := range []net.Listener{r.cfg.HTTPS, r.cfg.HTTP, r.cfg.Metrics} {
 		if l != nil {
 			r.opened(func() error { return closeOnce(l) })
 		}
@@ -234,6 +235,9 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 		r.warn(warning)
 	}
 	r.ready.HTTPS, r.ready.HTTP = listenerAddr(r.cfg.HTTPS), listenerAddr(r.cfg.HTTP)
+	if r.ready.Metrics = listenerAddr(r.cfg.Metrics); r.ready.Metrics.IsValid() && !r.ready.Metrics.Addr().Unmap().IsLoopback() {
+		r.warn(fmt.Sprintf("the metrics on %s are for everybody who can connect there, with the names of agents and hosts: keep strangers out with a firewall, or give --metrics an address of this machine alone, such as 127.0.0.1:9090", r.ready.Metrics))
+	}
 	if r.cfg.HTTP3 != nil {
 		if udp, ok := r.cfg.HTTP3.LocalAddr().(*net.UDPAddr); ok {
 			r.ready.HTTP3 = udp.AddrPort()
@@ -254,6 +258,9 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	}
 	r.streams.setHost(proxy.HostOnly(endpoint))
 	if err := saveServing(ctx, r.store, sv); err != nil {
+		return err
+	}
+	if err := saveOwnCertificates(ctx, r.store, r.cfg.CertFiles, r.cfg.CertFolder); err != nil {
 		return err
 	}
 	r.pointing = pointing{
@@ -326,10 +333,11 @@ func (r *running) serve(ctx context.Context) error {
 	defer endPublic()
 	g.Go(func() error { return r.reconcile.run(gctx) })
 	g.Go(func() error { return control.NewServer(r.overlay, r, r.log).Serve(gctx, r.control) })
-	g.Go(func() error {
-		admin := &storeAdmin{store: r.store, live: r, close: func() error { return nil }, certs: r.certificates}
-		return (&adminServer{admin: admin, log: r.log}).serve(gctx, r.admin)
-	})
+	admin := &storeAdmin{store: r.store, live: r, close: func() error { return nil }, certs: r.certificates}
+	g.Go(func() error { return (&adminServer{admin: admin, log: r.log}).serve(gctx, r.admin) })
+	if r.cfg.Metrics != nil {
+		g.Go(func() error { return serveMetrics(gctx, r.cfg.Metrics, newCollector(r, admin), r.log) })
+	}
 	g.Go(func() error { return r.observe(gctx) })
 	g.Go(func() error { return r.sweep(gctx) })
 	g.Go(func() error { return r.watchDevice(gctx) })

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wgexpose/wgexpose/certs"
 	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/store"
@@ -27,6 +28,16 @@ const edgeNode tunnel.NodeID = 1
 // servingKey is the record of how the edge was last reached. With it, invites
 // can be made and public addresses shown while the edge is stopped.
 const servingKey = "serving/0000000001"
+
+// ownCertificatesKey is the record of where own certificates are, as of the last
+// start: they can be listed while the edge is stopped.
+const ownCertificatesKey = "own-certificates/0000000001"
+
+// ownCertificates are the files of own certificates, by absolute paths.
+type ownCertificates struct {
+	Files  []certs.Pair `json:"files,omitempty"`
+	Folder string       `json:"folder,omitempty"`
+}
 
 // serving is how the edge is reached from outside, as of its last start.
 type serving struct {

@@ -55,6 +55,7 @@ func (s *adminServer) mux() http.Handler {
 	mux.Handle("POST /v1/revoke-invite", adminCall(s, func(ctx context.Context, n named) (done, error) { return done{}, s.admin.RevokeInvite(ctx, n.Name) }))
 	mux.Handle("POST /v1/release", adminCall(s, func(ctx context.Context, n named) (done, error) { return done{}, s.admin.Release(ctx, n.Name) }))
 	mux.Handle("GET /v1/certs", adminCall(s, func(ctx context.Context, _ done) ([]certs.Status, error) { return s.admin.Certs(ctx) }))
+	mux.Handle("GET /v1/status", adminCall(s, func(ctx context.Context, _ done) (Status, error) { return s.admin.Status(ctx) }))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, http.StatusNotFound, adminFailure{&Refusal{RefusedNotFound,
 			fmt.Sprintf("the running edge does not know the call %.80q; it may be older than this command", r.Method+" "+r.URL.Path)}})
@@ -181,6 +182,11 @@ func (a *socketAdmin) Release(ctx context.Context, name string) error {
 func (a *socketAdmin) Certs(ctx context.Context) (rows []certs.Status, err error) {
 	err = a.call(ctx, http.MethodGet, "certs", nil, &rows)
 	return rows, err
+}
+
+func (a *socketAdmin) Status(ctx context.Context) (st Status, err error) {
+	err = a.call(ctx, http.MethodGet, "status", nil, &st)
+	return st, err
 }
 
 func (a *socketAdmin) call(ctx context.Context, method, path string, req, reply any) error {

@@ -57,6 +57,8 @@ type streamHost struct {
 	mu      sync.Mutex // guards all below
 	host    string     // the name that agents know this edge by; "" while it is an address
 	count   int
+	total   uint64
+	refused uint64
 	closed  bool
 	running sync.WaitGroup // its Add happens under mu, while not closed
 
@@ -90,17 +92,20 @@ func (h *streamHost) carry(conn, origin net.Conn) {
 	defer h.mu.Unlock()
 	log := h.log.With("visitor", origin.RemoteAddr())
 	if h.closed || h.count >= maxStreams {
+		h.refused++
 		log.Warn("stream refused", "streams", h.count)
 		conn.Close()
 		return
 	}
 	place, ok := h.room.Enter(origin)
 	if !ok {
+		h.refused++
 		log.Debug("stream refused", "err", "too many streams of this address have brought no handshake yet")
 		conn.Close()
 		return
 	}
 	h.count++
+	h.total++
 	h.running.Go(func() {
 		defer func() {
 			place.Leave()
@@ -148,6 +153,14 @@ func (h *streamHost) orSelfSigned(get func(*tls.ClientHelloInfo) (*tls.Certifica
 		}
 		return cert, err
 	}
+}
+
+// tally is how many streams are open now, and how many there were and were refused
+// since the edge started.
+func (h *streamHost) tally() (open int, total, refused uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.count, h.total, h.refused
 }
 
 // setHost tells the name that agents know this edge by.

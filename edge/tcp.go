@@ -108,12 +108,14 @@ func (f *front) serveTCP(conn net.Conn, port uint16) {
 		relay.Abort(conn) // the port closes just now
 		return
 	}
-	f.carry(conn, rt)
+	f.carry(conn, rt, f.tally.ways[wayTCP])
 }
 
 // carry brings a connection to the upstream of rt, and its bytes both ways. It
 // owns conn.
-func (f *front) carry(conn net.Conn, rt *route) {
+func (f *front) carry(conn net.Conn, rt *route, way *wayTally) {
+	way.opened()
+	defer way.closed()
 	s := rt.service
 	log := s.log.With("visitor", conn.RemoteAddr())
 	if !rt.entry.Policy.Admits(addrPort(conn.RemoteAddr()).Addr()) {
@@ -134,6 +136,8 @@ func (f *front) carry(conn net.Conn, rt *route) {
 	}
 	log.Debug("visitor connected")
 	stats, err := relay.Copy(ctx, conn, upstream)
+	f.tally.fromVisitor.Add(uint64(stats.AtoB))
+	f.tally.toVisitor.Add(uint64(stats.BtoA))
 	log.Debug("visitor gone", "sent", stats.AtoB, "received", stats.BtoA, "err", err)
 }
 

@@ -17,10 +17,11 @@ func (a *app) certsCommand() *cobra.Command {
 		Short: "List the certificates",
 		Long: `List the certificates that visitors see, when they expire, and why the last
 attempt to get or renew one failed, if it did. With the edge stopped, those that it
-has stored, without own ones.
+has stored, and own ones in the files that it had at its last start.
 
 Certificates are renewed with a third of their time left. One that is not is failing:
-that stands in the log at each attempt, too.`,
+that stands in the log at each attempt, in "wgexpose edge status", and in the metrics
+(wgexpose edge --metrics).`,
 		Example: `  wgexpose edge certs
   wgexpose edge certs --json`,
 		Args: cobra.NoArgs,

@@ -47,7 +47,7 @@ effect at once while it runs; with the edge stopped they work on its database.`,
 		a.inviteCommand(), a.invitesCommand(),
 		a.agentsCommand(), a.revokeCommand(),
 		a.tunnelsCommand(), a.releaseCommand(),
-		a.certsCommand(), a.caCommand(),
+		a.certsCommand(), a.caCommand(), a.edgeStatusCommand(),
 	)
 	return cmd
 }
@@ -75,11 +75,18 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		closeListener(https)
 		return err
 	}
+	metrics, err := listen(ctx, cfg.Metrics, "metrics", true)
+	if err != nil {
+		closeListener(https)
+		closeListener(http)
+		return err
+	}
 	log := a.logger(cfg.LogLevel, cfg.LogFormat)
 	http3, err := listenHTTP3(ctx, cfg, https, log)
 	if err != nil {
 		closeListener(https)
 		closeListener(http)
+		closeListener(metrics)
 		return err
 	}
 	super := supervise(ctx, log, func(ctx context.Context) error { return edgeAnswers(ctx, dir) })
@@ -93,6 +100,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		HTTPS:           https,
 		HTTP3:           http3,
 		HTTP:            http,
+		Metrics:         metrics,
 		TLS:             cfg.TLS,
 		ACME:            cfg.ACME,
 		ACMEDNS:         cfg.ACMEDNS,
@@ -115,6 +123,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 	if err != nil {
 		closeListener(https)
 		closeListener(http)
+		closeListener(metrics)
 		if http3 != nil {
 			http3.Close() // nothing has come yet
 		}
@@ -146,6 +155,7 @@ type readyEvent struct {
 	HTTPS           string    `json:"https,omitempty"`
 	HTTP            string    `json:"http,omitempty"`
 	HTTP3           string    `json:"http3,omitempty"`
+	Metrics         string    `json:"metrics,omitempty"`
 	PublicHTTPSPort uint16    `json:"public_https_port,omitempty"`
 	Warnings        []string  `json:"warnings,omitempty"`
 }
@@ -153,7 +163,7 @@ type readyEvent struct {
 func (a *app) printReady(r edge.Ready, asJSON bool) {
 	e := readyEvent{
 		Time: time.Now(), Event: "ready", Domain: r.Domain, Endpoint: r.Endpoint, WG: bound(r.WG),
-		HTTPS: bound(r.HTTPS), HTTP3: bound(r.HTTP3), HTTP: bound(r.HTTP), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
+		HTTPS: bound(r.HTTPS), HTTP3: bound(r.HTTP3), HTTP: bound(r.HTTP), Metrics: bound(r.Metrics), PublicHTTPSPort: r.PublicHTTPSPort, Warnings: r.Warnings,
 	}
 	udp := e.WG + " (udp)"
 	for _, more := range r.MoreWG {
@@ -167,12 +177,19 @@ func (a *app) printReady(r edge.Ready, asJSON bool) {
 	}
 	fmt.Fprintf(a.stdout, "edge for %s is ready\n", e.Domain)
 	for _, line := range [][2]string{
-		{"https", e.HTTPS}, {"http/3", withUDP(e.HTTP3)}, {"http", e.HTTP}, {"wireguard", udp}, {"endpoint", e.Endpoint},
+		{"https", e.HTTPS}, {"http/3", withUDP(e.HTTP3)}, {"http", e.HTTP}, {"wireguard", udp}, {"metrics", metricsURL(e.Metrics)}, {"endpoint", e.Endpoint},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(a.stdout, "  %-10s %s\n", line[0], line[1])
 		}
 	}
+}
+
+func metricsURL(addr string) string {
+	if addr == "" {
+		return ""
+	}
+	return "http://" + addr + "/metrics"
 }
 
 func withUDP(addr string) string {

@@ -56,6 +56,8 @@ type Options struct {
 	Second bool // a second WireGuard address, which no relay is in front of
 	HTTP3  bool // serve it as well
 
+	Metrics bool // listen for Prometheus
+
 	CertFolder string // own certificates
 	Lookup     func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -140,6 +142,9 @@ func (e *Edge) start() {
 		Dir: e.Dir, Domain: e.Domain, TLS: e.o.TLS, Timing: e.o.Timing, Version: "test", Logger: e.Log,
 		WG: e.wg, TCPPorts: e.tcp, ListenTCP: loopback.Addr(), CertFolder: e.o.CertFolder, Lookup: e.o.Lookup,
 		HTTP: listen(e.t, e.http),
+	}
+	if e.o.Metrics {
+		cfg.Metrics = listen(e.t, loopback)
 	}
 	if e.o.Second {
 		cfg.MoreWG = []netip.AddrPort{e.second}
