@@ -215,7 +215,7 @@ func (t *served) connect(ctx context.Context, log *slog.Logger) (up net.Conn, fa
 	news = t.set.dialled(t, failure)
 	switch {
 	case news && failure != nil:
-		log.Warn("upstream cannot be dialled", "err", failure)
+		log.Info("upstream cannot be dialled", "err", failure) // the user has had an event
 	case news:
 		log.Info("upstream is back")
 	}

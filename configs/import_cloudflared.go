@@ -28,7 +28,7 @@ func (t table) cloudflared() {
 	t.each("ingress", func(_ string, one table) {
 		host, service := one.take("hostname"), one.take("service")
 		if path := one.take("path"); path != "" && path != "/" {
-			one.i.leave(one.at("path"), fmt.Sprintf("%s%s: a host name leads to one upstream; give each path's upstream a name of its own", host, path))
+			one.i.leave(one.at("path"), fmt.Sprintf("%s with the path %s: a host name leads to one upstream; give each path's upstream a name of its own", host, path))
 			return
 		}
 		own := one.sub("originRequest")

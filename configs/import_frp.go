@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -66,12 +67,14 @@ func (t table) frpProxy() {
 	if plugin := t.sub("plugin"); plugin.keys != nil {
 		plugin.frpPlugin(v)
 	}
-	if remote := t.take("remotePort"); remote != "0" {
-		put(v, "port", remote)
+	switch remote := t.take("remotePort"); {
+	case remote == "" || remote == "0":
+	case v["kind"] == "tcp":
+		v["port"] = remote
+	default:
+		t.i.leave(t.at("remotePort"), name+" is a web site, and has a host name in place of a port")
 	}
-	if sub := t.take("subdomain"); sub != "" {
-		name = sub
-	}
+	sub := t.take("subdomain")
 	put(v, "host_header", t.take("hostHeaderRewrite"))
 	if user := t.take("httpUser"); user != "" {
 		v["basic_auth"] = user + ":" + t.take("httpPassword")
@@ -102,12 +105,13 @@ func (t table) frpProxy() {
 		transport.rest(nil)
 	}
 	hosts := t.list("customDomains")
-	for n := 0; n == 0 || n < len(hosts); n++ {
+	for _, host := range hosts {
 		one := maps.Clone(v)
-		if n < len(hosts) {
-			one["url"] = strings.Replace(v["kind"], "http", "https", 1) + "://" + hosts[n]
-		}
+		one["url"] = strings.Replace(v["kind"], "http", "https", 1) + "://" + host
 		t.i.add(t.path, name, one)
+	}
+	if sub != "" || len(hosts) == 0 {
+		t.i.add(t.path, cmp.Or(sub, name), v)
 	}
 	t.rest(map[string]string{
 		"locations":   "a host name leads to one upstream; give each path's upstream a name of its own",
@@ -121,6 +125,7 @@ func (t table) frpPlugin(v map[string]string) {
 	switch kind := t.take("type"); kind {
 	case "static_file":
 		put(v, "upstream", "file://"+t.take("localPath"))
+		v["kind"] = "http" // a web site, on a port of its own or not
 		if user := t.take("httpUser"); user != "" {
 			v["basic_auth"] = user + ":" + t.take("httpPassword")
 		}
@@ -139,5 +144,6 @@ func (t table) frpPlugin(v map[string]string) {
 	}
 	t.rest(map[string]string{
 		"crtPath": "the edge has certificates by itself", "keyPath": "the edge has certificates by itself",
+		"stripPrefix": "the folder is the site, without a prefix",
 	})
 }

@@ -135,7 +135,6 @@ func (t table) ngrokEndpoint() {
 	name := t.take("name")
 	upstream := t.sub("upstream")
 	address := upstream.take("url")
-	put(v, "upstream", address)
 	public := t.take("url")
 	scheme, host, found := strings.Cut(public, "://")
 	if !found {
@@ -145,6 +144,10 @@ func (t table) ngrokEndpoint() {
 	case "tcp", "tls":
 		v["kind"] = scheme
 	}
+	if v["kind"] == "tls" { // what is inside is the upstream's
+		address = strings.TrimPrefix(address, "tls://")
+	}
+	put(v, "upstream", address)
 	if v["kind"] == "tcp" {
 		if _, port, err := net.SplitHostPort(host); err == nil {
 			put(v, "port", port)

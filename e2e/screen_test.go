@@ -77,7 +77,7 @@ func TestScreen(t *testing.T) {
 	x.shows("█▀▀▀▀▀█", "any key goes back")
 	x.keys("x")
 	x.keys("o")
-	x.shows("it cannot be opened here: this machine has no display")
+	x.shows("cannot open it: this machine has no display; c copies, r shows a QR code")
 
 	// Larger, and so small that little is left.
 	x.resize(120, 40)

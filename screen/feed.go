@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/wgexpose/wgexpose/agent"
 )
@@ -141,6 +144,27 @@ type news struct {
 	stopping bool
 }
 
+// logLine is what slog's TextHandler writes: time, level, message, the rest.
+var logLine = regexp.MustCompile(`^time=(\S+) level=(\S+) msg=("(?:[^"\\]|\\.)*"|\S*)(.*)$`)
+
+// brief is a log line for the screen, where room is short and the normal screen gets
+// the whole of it: the time of day, and the message without its quotes.
+func brief(line string) string {
+	m := logLine.FindStringSubmatch(line)
+	if m == nil {
+		return line
+	}
+	at, err := time.Parse(time.RFC3339, m[1])
+	if err != nil {
+		return line
+	}
+	msg := m[3]
+	if said, err := strconv.Unquote(msg); err == nil {
+		msg = said
+	}
+	return at.Local().Format("15:04:05") + " " + m[2] + " " + msg + m[4]
+}
+
 // shownLines is how many log lines are shown at most.
 const shownLines = 4
 
@@ -150,7 +174,7 @@ func (f *feed) take() news {
 	n := news{events: f.events, status: f.status, visits: f.visits, notes: f.notes, stopping: f.stopping}
 	fresh := min(f.fresh, shownLines, len(f.lines))
 	for _, line := range f.lines[len(f.lines)-fresh:] {
-		n.lines = append(n.lines, clean(strings.TrimSpace(line)))
+		n.lines = append(n.lines, clean(brief(strings.TrimSpace(line))))
 	}
 	f.events, f.status, f.visits, f.fresh = nil, nil, nil, 0
 	return n

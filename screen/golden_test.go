@@ -164,7 +164,7 @@ func TestGolden(t *testing.T) {
 	down.Error = &control.Error{Code: control.CodeUpstreamRefused, Message: "connection refused by 127.0.0.1:8089"}
 	down.Hint = "listening on this machine instead: 3000 (node), 5173 (vite)"
 	m.feed.event(down)
-	fmt.Fprintln(m.feed, `time=2026-03-01T12:00:00Z level=WARN msg="upstream cannot be dialled" err="connection refused by 127.0.0.1:8089"`)
+	fmt.Fprintf(m.feed, "time=%s level=WARN msg=\"something \\\"odd\\\" about the upstream\" err=\"connection refused by 127.0.0.1:8089\"\n", noon.Format(time.RFC3339))
 	m.news()
 	golden(t, m, "upstream-80x24")
 }

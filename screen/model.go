@@ -107,7 +107,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case openedMsg:
 		if msg.err != nil {
-			return m, m.say("it cannot be opened here: " + clean(msg.err.Error()))
+			return m, m.say("cannot open it: " + clean(msg.err.Error()))
 		}
 	}
 	return m, nil

@@ -125,7 +125,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("c says %q", m.toast)
 	}
 	run(m.press("o")[0])
-	if m.toast != "it cannot be opened here: no browser" {
+	if m.toast != "cannot open it: no browser" {
 		t.Errorf("o says %q", m.toast)
 	}
 	run(m.press("i")[0])

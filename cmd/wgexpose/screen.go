@@ -191,7 +191,7 @@ func (l *live) watching(dir *statedir.Dir) (stop func()) {
 // browse opens a page where there is a browser to see it in.
 func browse(url string) error {
 	if runtime.GOOS == "linux" && cmp.Or(os.Getenv("DISPLAY"), os.Getenv("WAYLAND_DISPLAY"), os.Getenv("WSL_DISTRO_NAME")) == "" {
-		return errors.New("this machine has no display; copy the address, or scan its QR code")
+		return errors.New("this machine has no display; c copies, r shows a QR code")
 	}
 	browser.Stdout, browser.Stderr = io.Discard, io.Discard // what it prints is not for the screen
 	return browser.OpenURL(url)
