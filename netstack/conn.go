@@ -29,6 +29,7 @@ type Conn struct {
 	entries            [2]waiter.Entry
 	queue              *waiter.Queue
 
+	acker         acker
 	readMu        sync.Mutex // serialises Read; guards window
 	window        window
 	peer          *peer
@@ -64,6 +65,12 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 	c.entries[1].Init(waiter.ChannelNotifier(c.writable), waiter.WritableEvents|ends)
 	wq.EventRegister(&c.entries[0])
 	wq.EventRegister(&c.entries[1])
+	// Packets are sent under this lock, and may be already.
+	if ep, ok := ep.(*tcp.Endpoint); ok {
+		ep.LockUser()
+		ep.SetOwner(&c.acker)
+		ep.UnlockUser()
+	}
 	// So far, the endpoint has timed its handshake only.
 	var info tcpip.TCPInfoOption
 	if terr := ep.GetSockOpt(&info); terr == nil {

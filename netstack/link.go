@@ -88,6 +88,7 @@ func newLink(mtu int, probes func([]byte), logger *slog.Logger) *link {
 		events: make(chan tun.Event),
 	}
 	l.paths.unknown.limit = mtu
+	l.queue.acks.segment = l.segment()
 	return l
 }
 
@@ -316,12 +317,17 @@ const (
 	tcpOptions = header.TCPHeaderMaximumSize - header.TCPMinimumSize
 )
 
+// segment is the payload of a full segment, in bytes.
+func (l *link) segment() int {
+	return int(l.mtu) - header.IPv6MinimumSize - header.TCPMinimumSize - tcpOptions
+}
+
 // GSOMaxSize implements stack.GSOEndpoint. A large segment is a whole number
 // of full packets, and as many as one UDP GSO send carries once they are
 // encrypted: 45 at an MTU of 1420. The sender subtracts
 // TCPTotalHeaderMaximumSize and one from the size, so this adds them.
 func (l *link) GSOMaxSize() uint32 {
-	mss := int(l.mtu) - header.IPv6MinimumSize - header.TCPMinimumSize - tcpOptions
+	mss := l.segment()
 	// With timestamps, the usual options, of 12 bytes.
 	packet := header.IPv6MinimumSize + header.TCPMinimumSize + 12 + mss
 	outer := (packet+wireguardPadding-1)&^(wireguardPadding-1) + wireguardOverhead

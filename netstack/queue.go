@@ -124,6 +124,7 @@ type queue struct {
 	flows  [flowBuckets]flow
 	fresh  turns // flows that became active since their last turn
 	bulk   turns // flows with a backlog
+	acks   acks
 	closed bool
 	drops  uint64 // packets dropped by flowLossy and urgentMost
 
@@ -140,11 +141,19 @@ func newQueue() *queue {
 // push queues one packet that goes the given way, taking a reference of its own.
 func (q *queue) push(pkt *stack.PacketBuffer, path *Path) tcpip.Error {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.closed {
-		q.mu.Unlock()
 		return &tcpip.ErrClosedForSend{}
 	}
-	item := queued{pkt: pkt, path: path}
+	if a, ok := pkt.Owner.(*acker); ok && q.hold(a, pkt, path) {
+		return nil
+	}
+	return q.enqueue(queued{pkt: pkt, path: path})
+}
+
+// enqueue queues one packet, taking a reference of its own. q.mu is held.
+func (q *queue) enqueue(item queued) tcpip.Error {
+	pkt := item.pkt
 	f, most := &q.urgent, urgentMost
 	if pkt.Hash != 0 {
 		f, most = &q.flows[pkt.Hash%flowBuckets], math.MaxInt
@@ -154,7 +163,6 @@ func (q *queue) push(pkt *stack.PacketBuffer, path *Path) tcpip.Error {
 	}
 	if len(f.pkts)-f.head >= most {
 		q.drops++
-		q.mu.Unlock()
 		return &tcpip.ErrNoBufferSpace{}
 	}
 	pkt.IncRef()
@@ -164,7 +172,6 @@ func (q *queue) push(pkt *stack.PacketBuffer, path *Path) tcpip.Error {
 		f.deficit = quantum
 		q.fresh.push(f)
 	}
-	q.mu.Unlock()
 	select {
 	case q.wake <- struct{}{}:
 	default: // a token is there already
@@ -256,6 +263,7 @@ func (q *queue) close() {
 		f.pkts = nil
 		f.head = 0
 	}
+	q.acks.drop()
 	release(&q.urgent)
 	for i := range q.flows {
 		release(&q.flows[i])

@@ -162,6 +162,10 @@ func TestEveryPacketIsReleased(t *testing.T) {
 		<-done
 		s.Close()
 	})
+	t.Run("acknowledgments that wait", func(t *testing.T) {
+		TestAcknowledgmentsWait(t)
+		TestDialogueSendsNothingButMessages(t)
+	})
 	refs.DoLeakCheck()
 }
 

@@ -138,6 +138,7 @@ func Open(cfg Config) (*Stack, error) {
 		}),
 	}
 	s.link.timeouts = s.stack.Stats().TCP.Timeouts
+	s.link.queue.acks.clock = s.stack.Clock()
 	if err := s.setUp(cfg); err != nil {
 		s.Close()
 		return nil, err

@@ -1,0 +1,152 @@
+package netstack
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/faketime"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// What waits, for what, and how long.
+func TestAcknowledgmentsWait(t *testing.T) {
+	const segment = 1000
+	timestamps := make([]byte, 12)
+	ack := func(n uint32) tcpPacket {
+		return tcpPacket{ack: n, flags: header.TCPFlagAck, options: timestamps}
+	}
+	data := func(n uint32) tcpPacket {
+		p := ack(n)
+		p.flags |= header.TCPFlagPsh
+		p.payload = []byte("answer")
+		return p
+	}
+	with := func(p tcpPacket, flags header.TCPFlags, options int) tcpPacket {
+		p.flags |= flags
+		p.options = make([]byte, options)
+		return p
+	}
+	begin := ack(1 << 31) // the first one never waits
+	at := func(n int32) uint32 { return 1<<31 + uint32(n) }
+
+	for _, tc := range []struct {
+		name  string
+		first []tcpPacket
+		at    []uint32 // acknowledged by what leaves at once
+		after []uint32 // and by what leaves after the wait
+	}{
+		{name: "alone", first: []tcpPacket{begin, ack(at(10))}, at: []uint32{at(0)}, after: []uint32{at(10)}},
+		{name: "with an answer", first: []tcpPacket{begin, ack(at(10)), data(at(10))}, at: []uint32{at(0), at(10)}},
+		{name: "with an answer to more", first: []tcpPacket{begin, ack(at(10)), data(at(20))}, at: []uint32{at(0), at(20)}},
+		{name: "with a FIN", first: []tcpPacket{begin, ack(at(10)), with(ack(at(10)), header.TCPFlagFin, 12)}, at: []uint32{at(0), at(10)}},
+		{name: "two are one", first: []tcpPacket{begin, ack(at(10)), ack(at(20))}, at: []uint32{at(0)}, after: []uint32{at(20)}},
+		{name: "until they are a segment", first: []tcpPacket{begin, ack(at(600)), ack(at(999)), ack(at(1000))}, at: []uint32{at(0), at(1000)}},
+		{name: "a segment", first: []tcpPacket{begin, ack(at(1000))}, at: []uint32{at(0), at(1000)}},
+		{name: "since the last that left", first: []tcpPacket{begin, data(at(900)), ack(at(1100))}, at: []uint32{at(0), at(900)}, after: []uint32{at(1100)}},
+		{name: "repeated: something was lost, or the window moved", first: []tcpPacket{begin, ack(at(10)), ack(at(10)), ack(at(10))}, at: []uint32{at(0), at(10), at(10), at(10)}},
+		{name: "nothing new", first: []tcpPacket{begin, ack(at(0))}, at: []uint32{at(0), at(0)}},
+		{name: "older", first: []tcpPacket{begin, ack(at(-10))}, at: []uint32{at(0), at(-10)}},
+		{name: "with ranges after a loss", first: []tcpPacket{begin, with(ack(at(10)), 0, 24)}, at: []uint32{at(0), at(10)}},
+		{name: "around zero", first: []tcpPacket{ack(1<<32 - 5), ack(5)}, at: []uint32{1<<32 - 5}, after: []uint32{5}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(1, 1))
+			clock := faketime.NewManualClock()
+			q := newQueue()
+			defer q.close()
+			q.acks.segment, q.acks.clock = segment, clock
+			var connection acker
+			for _, p := range tc.first {
+				pkt := super(p, segment, rng)
+				pkt.Hash, pkt.Owner = 7, &connection
+				if err := q.push(pkt, anyPath); err != nil {
+					t.Fatal(err)
+				}
+				pkt.DecRef()
+			}
+			left := func() []uint32 {
+				var acks []uint32
+				for _, p := range q.take(nil, batch) {
+					acks = append(acks, header.TCP(p.pkt.TransportHeader().Slice()).AckNumber())
+					p.pkt.DecRef()
+				}
+				return acks
+			}
+			if got := left(); !slices.Equal(got, tc.at) {
+				t.Errorf("at once left %v, want %v", got, tc.at)
+			}
+			clock.Advance(ackWait - 1)
+			if got := left(); len(got) > 0 {
+				t.Errorf("%v left too early", got)
+			}
+			clock.Advance(ackWait + 1)
+			if got := left(); !slices.Equal(got, tc.after) {
+				t.Errorf("after the wait left %v, want %v", got, tc.after)
+			}
+			clock.Advance(10 * time.Second)
+			if got := left(); len(got) > 0 {
+				t.Errorf("%v left twice", got)
+			}
+		})
+	}
+}
+
+// New bytes do not put off the acknowledgment of those before them.
+func TestAcknowledgmentsWaitOnce(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	clock := faketime.NewManualClock()
+	q := newQueue()
+	defer q.close()
+	q.acks.segment, q.acks.clock = 1000, clock
+	var connection acker
+	left := 0
+	const messages = 100
+	for i := range uint32(messages) {
+		pkt := super(tcpPacket{ack: 1 + i, flags: header.TCPFlagAck, options: make([]byte, 12)}, 1000, rng)
+		pkt.Hash, pkt.Owner = 7, &connection
+		if err := q.push(pkt, anyPath); err != nil {
+			t.Fatal(err)
+		}
+		pkt.DecRef()
+		for _, p := range q.take(nil, batch) {
+			left++
+			p.pkt.DecRef()
+		}
+		clock.Advance(ackWait / 2)
+	}
+	if least := messages / 4; left < least || left > 2*least {
+		t.Errorf("%d acknowledgments left for %d messages, want %d to %d", left, messages, least, 2*least)
+	}
+}
+
+// A dialogue takes one packet for each message, and no connection waits for
+// ever for what the other end holds back.
+func TestDialogueSendsNothingButMessages(t *testing.T) {
+	var packets atomic.Int64
+	// Time stands still, so that no wait ends.
+	cfg := Config{clock: faketime.NewManualClock()}
+	a, b := wiredWith(t, cfg, func(bufs [][]byte) [][]byte {
+		packets.Add(int64(len(bufs)))
+		return bufs
+	})
+	client, server := connected(t, a, b)
+	say := func() {
+		mustWrite(t, client, "question")
+		mustRead(t, server, "question")
+		mustWrite(t, server, "the answer")
+		mustRead(t, client, "the answer")
+	}
+	say() // the first are acknowledged at once
+	before := packets.Load()
+	const rounds = 50
+	for range rounds {
+		say()
+	}
+	// What is under way when the count is read belongs to the last round.
+	if n := packets.Load() - before; n > 2*rounds+2 {
+		t.Errorf("%d packets for %d messages", n, 2*rounds)
+	}
+}
