@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,13 +27,17 @@ func TestEdgeCertificates(t *testing.T) {
 	const domain = "acme.test"
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello "+r.Host) }))
 	defer upstream.Close()
-	for _, challenge := range []string{"http-01", "tls-alpn-01", "dns-01"} {
+	challenges := []string{"http-01", "tls-alpn-01", "dns-01"}
+	for _, provider := range slices.Sorted(maps.Keys(dnsOptions)) {
+		challenges = append(challenges, "dns-01 "+provider)
+	}
+	for _, challenge := range challenges {
 		t.Run(challenge, func(t *testing.T) {
 			b := ports.Reserve(t) // the authority must know them first
 			wg, https, plain := b.Addr(), b.Addr(), b.Addr()
 			z := zone.New(t, domain+".")
 			at := pebble.Options{DNS: z.Addr}
-			config := ""
+			config, env, done := "", []string{"ZONE_KEY=" + zone.Key}, func() {}
 			listenHTTP, want := plain.String(), []string{"app." + domain}
 			switch challenge {
 			case "http-01":
@@ -42,6 +47,12 @@ func TestEdgeCertificates(t *testing.T) {
 			case "dns-01":
 				want = []string{"*." + domain}
 				config = fmt.Sprintf("acme_dns: {provider: rfc2136, server: %q, key_name: %s, key: \"${ZONE_KEY}\", resolvers: [%q]}\n", z.Updates, zone.KeyName, z.Addr)
+			default: // by the API of a provider
+				_, provider, _ := strings.Cut(challenge, " ")
+				want = []string{"*." + domain}
+				config = fmt.Sprintf("acme_dns: {provider: %s, %s, resolvers: [%q]}\n", provider, dnsOptions[provider], z.Addr)
+				api := startDNSAPI(t, z, domain)
+				env, done = api.env, api.wantRemoved
 			}
 			ca := pebble.Start(t, at)
 			s := &system{t: t, dir: t.TempDir(), public: make(map[string]string)}
@@ -49,7 +60,7 @@ func TestEdgeCertificates(t *testing.T) {
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s.edge = process.Start(t, process.Config{Name: "edge", Path: binary, Env: []string{"ZONE_KEY=" + zone.Key}, Args: []string{
+			s.edge = process.Start(t, process.Config{Name: "edge", Path: binary, Env: env, Args: []string{
 				"edge", "--json", "--state", s.edgeDir(), "--config", file, "--domain", domain, "--log-level", "info",
 				"--acme-ca", ca.Directory, "--acme-root", ca.Root, "--acme-email", "admin@example.com",
 				"--listen-wg", wg.String(), "--listen-https", https.String(), "--listen-http", listenHTTP, "--listen-tcp", "127.0.0.1",
@@ -87,6 +98,7 @@ func TestEdgeCertificates(t *testing.T) {
 			if row.Name != want[0] || row.State != "valid" || row.Source != "acme" || row.Issuer != leaf.Issuer.CommonName {
 				t.Errorf("edge certs: %s", listed)
 			}
+			done()
 			t.Logf("%s: %s, by %s, for %q\n%s", challenge, s.public["app"], leaf.Issuer.CommonName, leaf.DNSNames, listed)
 		})
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ type cdpReply struct {
 }
 
 // Open starts Chromium, until the test ends. Further flags of its command line may
-// be given.
+// be given; without --enable-quic it speaks no HTTP/3.
 func Open(t *testing.T, flags ...string) *Browser {
 	t.Helper()
 	path := ""
@@ -76,8 +77,11 @@ func Open(t *testing.T, flags ...string) *Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !slices.Contains(flags, "--enable-quic") {
+		flags = append(flags, "--disable-quic")
+	}
 	cmd := exec.CommandContext(ctx, path, append([]string{"--headless=new", "--remote-debugging-port=0", "--user-data-dir=" + profile, "--no-sandbox", "--disable-gpu",
-		"--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 		"--hide-scrollbars", "--force-color-profile=srgb"}, append(flags, "about:blank")...)...)
 	cmd.Env = append(os.Environ(), "HOME="+profile, "DBUS_SESSION_BUS_ADDRESS=disabled:")
 	stderr, err := cmd.StderrPipe()

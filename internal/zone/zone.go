@@ -1,6 +1,6 @@
 // Package zone is a DNS server for tests: 127.0.0.1 for every name, and TXT records
 // of one zone that are set by signed updates (RFC 2136), as an edge with DNS-01
-// does.
+// does, or by the test.
 //
 //	z := zone.New(t, "example.test.")
 //	// with provider rfc2136, server z.Updates, zone.KeyName, zone.Key, resolver z.Addr
@@ -8,6 +8,7 @@ package zone
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,14 +107,27 @@ func (z *Zone) update(w dns.ResponseWriter, q, r *dns.Msg) {
 			z.txt[name] = append(z.txt[name], value)
 			continue
 		}
-		var kept []string
-		for _, v := range z.txt[name] {
-			if v != value {
-				kept = append(kept, v)
-			}
-		}
-		z.txt[name] = kept
+		z.removeLocked(name, value)
 	}
+}
+
+// Add sets a TXT record, beside others of that name, which is "a.example.test".
+func (z *Zone) Add(name, value string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	name = dns.CanonicalName(name)
+	z.txt[name] = append(z.txt[name], value)
+}
+
+// Remove takes one out again.
+func (z *Zone) Remove(name, value string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.removeLocked(dns.CanonicalName(name), value)
+}
+
+func (z *Zone) removeLocked(name, value string) {
+	z.txt[name] = slices.DeleteFunc(z.txt[name], func(v string) bool { return v == value })
 }
 
 func (z *Zone) answer(q dns.Question, r *dns.Msg) {
