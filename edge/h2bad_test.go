@@ -221,6 +221,28 @@ func TestHTTP2FieldsOfConnections(t *testing.T) {
 	}
 }
 
+// Who agreed on HTTP/2 and speaks something else is not understood: HTTP/1.1 would come
+// in beside the strict framing of its own connections.
+func TestHTTP2WithoutPreface(t *testing.T) {
+	r := newRig(t, nil)
+	var upstream seen
+	r.upstream(1, upstream.serve)
+	r.apply(httpEntry(1, "app.edge.test"))
+	for _, said := range []string{"INVALID CONNECTION PREFACE\r\n\r\n", "POST / HTTP/1.1\r\n" + host + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+		conn := r.dialTLS("app.edge.test", "h2")
+		if _, err := io.WriteString(conn, said); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		if errors.Is(err, os.ErrDeadlineExceeded) || len(answer) > 0 {
+			t.Errorf("%q: %q, %v; want the end", said, answer, err)
+		}
+	}
+	if lines := upstream.take(); len(lines) > 0 {
+		t.Errorf("the upstream saw %q", lines)
+	}
+}
+
 // A setting may be named twice, and the last value counts (RFC 9113, section 6.5.3).
 func TestHTTP2SettingsTwice(t *testing.T) {
 	r := newRig(t, nil)

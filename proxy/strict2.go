@@ -22,11 +22,12 @@ const (
 	flagPadded     = 0x8
 	flagPriority   = 0x20
 
-	prefaceLength = 24 // bytes, section 3.4
-	frameHeader   = 9  // bytes before the payload
-	settingLength = 6  // bytes
+	frameHeader   = 9 // bytes before the payload
+	settingLength = 6 // bytes
 
 	settingTableSize = 0x1
+
+	preface2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" // section 3.4
 
 	// maxFrame is what a visitor may put in a frame, in bytes: what all clients send.
 	maxFrame = 16 << 10
@@ -45,26 +46,28 @@ const (
 // itself, and a setting may be named twice in one frame (section 6.5.3), where
 // net/http ends the connection.
 //
-// What it cannot read it passes on: net/http ends the connection then. Nothing that
-// concerns what an upstream gets rests on it.
+// Frames that it cannot read it passes on: net/http ends the connection then.
 //
 // It does not tell that it is inside TLS: net/http then takes it for HTTP/2 with
 // prior knowledge, which is the way it has for connections of other types than
-// tls.Conn. [NewServer] sees to Request.TLS.
+// tls.Conn. What does not begin as HTTP/2 net/http would take for HTTP/1.x, so the
+// connection ends here. [NewServer] sees to Request.TLS.
 type framedConn struct {
 	net.Conn
 	state tls.ConnectionState
 
-	out  []byte // what the server reads next
-	left int    // bytes after that which pass as they come
-	head [frameHeader]byte
+	begun bool   // the preface was there
+	err   error  // what reading frames ended with
+	out   []byte // what the server reads next
+	left  int    // bytes after that which pass as they come
+	head  [frameHeader]byte
 
 	fields  *hpack.Decoder // nil once something could not be decoded
 	foreign bool           // the header block under way has a field of HTTP/1.1's connections
 }
 
 func newFramedConn(c *tls.Conn, state tls.ConnectionState) *framedConn {
-	f := &framedConn{Conn: c, state: state, left: prefaceLength}
+	f := &framedConn{Conn: c, state: state}
 	f.fields = hpack.NewDecoder(headerTable, func(field hpack.HeaderField) {
 		f.foreign = f.foreign || ofConnection(field.Name, field.Value)
 	})
@@ -89,8 +92,11 @@ func (c *framedConn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	if len(c.out) == 0 && c.left == 0 {
-		if err := c.next(); err != nil {
-			return 0, err
+		if c.err == nil {
+			c.err = c.next()
+		}
+		if c.err != nil {
+			return 0, c.err
 		}
 	}
 	if len(c.out) > 0 {
@@ -105,8 +111,20 @@ func (c *framedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// next reads the beginning of a frame, and all of one that it may change.
+// next reads the preface, or the beginning of a frame, and all of one that it may
+// change.
 func (c *framedConn) next() error {
+	if !c.begun {
+		preface := make([]byte, len(preface2))
+		if _, err := io.ReadFull(c.Conn, preface); err != nil {
+			return err
+		}
+		if string(preface) != preface2 {
+			return io.EOF
+		}
+		c.begun, c.out = true, preface
+		return nil
+	}
 	if _, err := io.ReadFull(c.Conn, c.head[:]); err != nil {
 		return err
 	}

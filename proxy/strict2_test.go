@@ -38,7 +38,7 @@ func framed(visitor []byte, size int) ([]byte, error) {
 
 // visitorSays writes frames after the preface.
 func visitorSays(write func(*http2.Framer)) []byte {
-	b := bytes.NewBufferString(http2.ClientPreface)
+	b := bytes.NewBufferString(preface2)
 	f := http2.NewFramer(b, nil)
 	f.AllowIllegalWrites = true
 	write(f)
@@ -96,6 +96,17 @@ func TestFramesPassUnchanged(t *testing.T) {
 	}
 }
 
+// What does not begin as HTTP/2 is not read at all, wherever it is cut.
+func TestNoPreface(t *testing.T) {
+	for _, sent := range []string{"", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r" + preface2, "GET / HTTP/1.1\r\nHost: a\r\n\r\n" + preface2} {
+		for _, size := range []int{1, 14, 1 << 20} {
+			if got, err := framed([]byte(sent), size); len(got) > 0 || err == nil {
+				t.Errorf("%q: %q, %v", sent, got, err)
+			}
+		}
+	}
+}
+
 // Of a setting that is named twice the last value is left, and the others in their order.
 func TestSettingsOnce(t *testing.T) {
 	sent := visitorSays(func(f *http2.Framer) {
@@ -106,7 +117,7 @@ func TestSettingsOnce(t *testing.T) {
 	if err != io.EOF {
 		t.Fatal(err)
 	}
-	r := http2.NewFramer(nil, bytes.NewReader(got[len(http2.ClientPreface):]))
+	r := http2.NewFramer(nil, bytes.NewReader(got[len(preface2):]))
 	frame, err := r.ReadFrame()
 	if err != nil {
 		t.Fatal(err)
@@ -130,17 +141,15 @@ func FuzzFrames(f *testing.F) {
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: headerBlock(":method", "GET", "connection", "close"), PadLength: 1})
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: headerBlock(":method", "GET")})
 		f.WriteContinuation(3, true, headerBlock("te", "x"))
-	}), uint16(3))
-	f.Fuzz(func(t *testing.T, sent []byte, cut uint16) {
+	})[len(preface2):], uint16(3))
+	f.Fuzz(func(t *testing.T, frames []byte, cut uint16) {
+		sent := append([]byte(preface2), frames...)
 		whole, err := framed(sent, 1<<20)
 		pieces, errPieces := framed(sent, int(cut)+1)
 		if !bytes.Equal(whole, pieces) || !errors.Is(errPieces, err) {
 			t.Fatalf("whole: %q, %v; in pieces: %q, %v", whole, err, pieces, errPieces)
 		}
-		if len(whole) < prefaceLength {
-			return
-		}
-		before, after := requests(sent[prefaceLength:]), requests(whole[prefaceLength:])
+		before, after := requests(frames), requests(whole[len(preface2):])
 		i := 0
 		for _, r := range before {
 			if slices.ContainsFunc(r.Fields, func(f hpack.HeaderField) bool { return ofConnection(f.Name, f.Value) }) {
