@@ -213,11 +213,20 @@ func (m *Manager) TLSConfig() *tls.Config {
 	}
 }
 
-// certificate is tls.Config.GetCertificate. Without a certificate and without
-// an error crypto/tls sends unrecognized_name; with an error, internal_error.
 func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	ctx, cancel := context.WithTimeout(hello.Context(), handshakeWait)
-	defer cancel()
+	return m.Certificate(hello.Context(), hello)
+}
+
+// Certificate is the GetCertificate of [Manager.TLSConfig] for a server that has a
+// context of its own: it may shake hands without one, which spares crypto/tls a
+// goroutine for each handshake. Without a certificate and without an error crypto/tls
+// sends unrecognized_name; with an error, internal_error.
+func (m *Manager) Certificate(ctx context.Context, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if !m.Covers(hello.ServerName) { // else there is nothing to wait for
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handshakeWait)
+		defer cancel()
+	}
 	l, err := m.running(ctx)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sort"
 
 	"go.uber.org/zap"
@@ -10,10 +11,14 @@ import (
 )
 
 // zapLogger gives certmagic a logger that writes to log.
-func zapLogger(log *slog.Logger) *zap.Logger { return zap.New(zapCore{log.Handler()}) }
+func zapLogger(log *slog.Logger) *zap.Logger { return zap.New(zapCore{h: log.Handler()}) }
 
-// zapCore is a zapcore.Core on top of a slog.Handler.
-type zapCore struct{ h slog.Handler }
+// zapCore is a zapcore.Core on top of a slog.Handler. Fields are converted when a
+// line is written: certmagic makes a logger for each handshake, and writes nothing.
+type zapCore struct {
+	h    slog.Handler
+	with []zapcore.Field
+}
 
 // slogLevel takes certmagic's info, which tells of each lock taken and each
 // step of an order, for what it is to an edge's log: debug.
@@ -33,7 +38,7 @@ func (c zapCore) Enabled(l zapcore.Level) bool {
 }
 
 func (c zapCore) With(fields []zapcore.Field) zapcore.Core {
-	return zapCore{c.h.WithAttrs(slogAttrs(fields))}
+	return zapCore{c.h, slices.Concat(c.with, fields)}
 }
 
 func (c zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -45,6 +50,7 @@ func (c zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Check
 
 func (c zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	r := slog.NewRecord(e.Time, slogLevel(e.Level), e.Message, 0)
+	r.AddAttrs(slogAttrs(c.with)...)
 	if e.LoggerName != "" {
 		r.AddAttrs(slog.String("certmagic", e.LoggerName))
 	}

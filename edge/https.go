@@ -19,6 +19,7 @@ import (
 // certSource finishes TLS, as certs.Manager does.
 type certSource interface {
 	TLSConfig() *tls.Config
+	Certificate(context.Context, *tls.ClientHelloInfo) (*tls.Certificate, error)
 	Covers(host string) bool
 	HTTPChallenge(http.Handler) http.Handler
 }
@@ -53,18 +54,20 @@ type greeter struct {
 }
 
 func newGreeter(f *front, l net.Listener) *greeter {
-	config := f.certs.TLSConfig().Clone()
-	config.GetCertificate = f.shown.remember(config.GetCertificate, f.keepsLeaf)
+	g := &greeter{front: f, listener: l, hearing: newHearing(), greeted: make(chan net.Conn),
+		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer), pace: relay.NewPace(f.cfg.Handshakes)}
+	g.ctx, g.stop = context.WithCancelCause(context.Background())
+	g.config = f.certs.TLSConfig().Clone()
+	g.config.GetCertificate = f.shown.remember(func(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return f.certs.Certificate(g.ctx, info)
+	}, f.keepsLeaf)
 	if f.cfg.Streams != nil {
-		config.GetCertificate = f.cfg.Streams.orSelfSigned(config.GetCertificate, f.cfg.Streams.isHost)
+		g.config.GetCertificate = f.cfg.Streams.orSelfSigned(g.config.GetCertificate, f.cfg.Streams.isHost)
 	}
 	// Of what visitors offer by ALPN nothing is agreed to: the edge does not know what
 	// the upstream speaks, and a server that names none takes what comes.
-	bare := config.Clone()
-	bare.NextProtos = nil
-	g := &greeter{front: f, listener: l, hearing: newHearing(), config: config, bare: bare, greeted: make(chan net.Conn),
-		room: relay.NewWaitingRoom(f.limits.greeted, f.limits.greetedPer), pace: relay.NewPace(f.cfg.Handshakes)}
-	g.ctx, g.stop = context.WithCancelCause(context.Background())
+	g.bare = g.config.Clone()
+	g.bare.NextProtos = nil
 	return g
 }
 
@@ -145,7 +148,7 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 		}
 		return config
 	}}
-	secure, err := hear(g.ctx, t, g.hearing)
+	secure, err := hear(t, g.hearing) // release ends it with g
 	var bad *helloError
 	switch {
 	case errors.As(err, &bad):
@@ -245,7 +248,11 @@ func (ls *leafs) remember(get func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 		if err != nil || cert == nil || cert.Leaf == nil {
 			return cert, err
 		}
-		if host, err := tunnel.CanonicalHost(info.ServerName); err == nil && keep(host) {
+		host, err := tunnel.CanonicalHost(info.ServerName)
+		if err != nil {
+			return cert, nil
+		}
+		if last, _ := ls.byHost.Load(host); last != any(cert.Leaf) && keep(host) {
 			ls.byHost.Store(host, cert.Leaf)
 		}
 		return cert, nil

@@ -146,14 +146,16 @@ func (c *testCerts) Covers(host string) bool { return c.find(host) != nil }
 
 func (c *testCerts) TLSConfig() *tls.Config {
 	return &tls.Config{
-		NextProtos: []string{"h2", "http/1.1", "acme-tls/1"},
-		GetCertificate: func(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if info.ServerName == "" {
-				return c.certs[0], nil
-			}
-			return c.find(info.ServerName), nil
-		},
+		NextProtos:     []string{"h2", "http/1.1", "acme-tls/1"},
+		GetCertificate: func(info *tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Certificate(info.Context(), info) },
 	}
+}
+
+func (c *testCerts) Certificate(_ context.Context, info *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if info.ServerName == "" {
+		return c.certs[0], nil
+	}
+	return c.find(info.ServerName), nil
 }
 
 func (c *testCerts) HTTPChallenge(next http.Handler) http.Handler {

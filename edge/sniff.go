@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,6 +16,9 @@ import (
 // in bytes. Post-quantum key shares and long lists make 2 KiB common; crypto/tls
 // itself takes up to 64 KiB.
 const maxHello = 64 << 10
+
+// usualHello is what most send, in bytes.
+const usualHello = 2 << 10
 
 // hello is what a ClientHello asks for, and the bytes that it came in.
 type hello struct {
@@ -51,10 +53,11 @@ func (e *helloError) Unwrap() error { return e.Err }
 // handshake goes on with that, and the connection that results is returned; else
 // nothing has been written, and t has what was read, for whoever takes the
 // connection. Without a hello in t the error is a *helloError. hearing is a
-// configuration of newHearing.
-func hear(ctx context.Context, t *tap, hearing *tls.Config) (*tls.Conn, error) {
+// configuration of newHearing. Closing t ends it; for a context crypto/tls would start
+// a goroutine.
+func hear(t *tap, hearing *tls.Config) (*tls.Conn, error) {
 	secure := tls.Server(t, hearing)
-	err := secure.HandshakeContext(ctx)
+	err := secure.Handshake()
 	switch {
 	case t.passing && err == nil:
 		return secure, nil
@@ -130,6 +133,9 @@ func (t *tap) Read(p []byte) (int, error) {
 		return 0, errHelloTooLong
 	}
 	n, err := t.Conn.Read(p[:min(len(p), left)])
+	if t.read == nil {
+		t.read = make([]byte, 0, usualHello)
+	}
 	t.read = append(t.read, p[:n]...)
 	return n, err
 }

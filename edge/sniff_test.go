@@ -2,7 +2,6 @@ package edge
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ func (c onlyReads) Read(p []byte) (int, error) { return c.Reader.Read(p) }
 // peekHello hears a ClientHello that nobody answers.
 func peekHello(r io.Reader) (*hello, error) {
 	t := &tap{Conn: onlyReads{Reader: r}, choose: func(*hello) *tls.Config { return nil }}
-	if _, err := hear(context.Background(), t, newHearing()); err != nil {
+	if _, err := hear(t, newHearing()); err != nil {
 		return nil, err
 	}
 	return t.hello, nil
