@@ -204,15 +204,17 @@ func (d *streamDialer) dialWebSocket(ctx context.Context, addr string) (net.Conn
 	return websocket.NetConn(context.Background(), ws, websocket.MessageBinary), from, nil
 }
 
+// tcpDialer makes the TCP connections below streams.
+func tcpDialer() *net.Dialer { return &net.Dialer{Control: limitSegments} }
+
 // connect opens a TCP connection, through a proxy where there is one to use.
 func (d *streamDialer) connect(ctx context.Context, addr string) (net.Conn, error) {
 	via, err := d.proxy(&url.URL{Scheme: "https", Host: addr})
 	if err != nil {
 		return nil, fmt.Errorf("find the proxy for %s: %w", addr, err)
 	}
-	var direct net.Dialer
 	if via == nil {
-		return direct.DialContext(ctx, "tcp", addr)
+		return tcpDialer().DialContext(ctx, "tcp", addr)
 	}
 	var c net.Conn
 	switch via.Scheme {
@@ -245,7 +247,7 @@ func dialSOCKS(ctx context.Context, via *url.URL, addr string) (net.Conn, error)
 		password, _ := via.User.Password()
 		auth = &proxy.Auth{User: via.User.Username(), Password: password}
 	}
-	d, err := proxy.SOCKS5("tcp", proxyAddr(via), auth, &net.Dialer{})
+	d, err := proxy.SOCKS5("tcp", proxyAddr(via), auth, tcpDialer())
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +256,7 @@ func dialSOCKS(ctx context.Context, via *url.URL, addr string) (net.Conn, error)
 
 // dialConnect asks an HTTP proxy for a connection (RFC 9110, section 9.3.6).
 func dialConnect(ctx context.Context, via *url.URL, addr string) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", proxyAddr(via))
+	c, err := tcpDialer().DialContext(ctx, "tcp", proxyAddr(via))
 	if err != nil {
 		return nil, err
 	}
