@@ -51,6 +51,21 @@ var faults = []fault{
 		s.flows()
 		s.strike(func() { s.w.lab.Wire(lab.Good) })
 	}},
+	{name: "1300 bytes, silently, over TLS", options: worldOptions{noUDP: true}, run: func(s *scene) {
+		narrow := lab.Good
+		narrow.MTU = 1300
+		s.strike(func() {
+			s.w.lab.Wire(narrow)
+			s.pass(long(20*time.Second, time.Second))
+		})
+		s.strike(func() { // and a connection that is made there
+			s.leave()
+			kill(s.w.agent)
+			s.w.startAgent()
+			s.w.awaitUp("web")
+			s.enter()
+		})
+	}},
 	{name: "no network", goal: time.Second, served: true, run: func(s *scene) {
 		s.w.lab.Unplug()
 		s.pass(long(time.Minute, 5*time.Second))
@@ -132,27 +147,37 @@ var faults = []fault{
 			s.pass(4 * time.Minute)
 		})
 	}},
-	{name: "reconnects, for memory", run: func(s *scene) {
-		reconnect := func(times int) {
-			for range times {
-				n := s.w.agent.Events()
-				s.w.lab.Move()
-				s.w.awaitLink(n, "udp")
-			}
+	{name: "reconnects, for memory", options: worldOptions{heap: true}, run: func(s *scene) {
+		done := 0
+		reconnect := func() {
+			n := s.w.agent.Events()
+			s.w.lab.Move()
+			s.w.awaitLink(n, "udp")
+			done++
 		}
-		// Tops, since what is between them is the garbage collector's.
 		s.strike(func() {
-			reconnect(often(100, 1))
-			s.before = s.tops(func() { reconnect(often(100, 1)) })
-			reconnect(often(800, 1))
-			after := s.tops(func() { reconnect(often(100, 1)) })
-			s.after = &after
-		})
-		for i, who := range []string{"agent", "edge"} {
-			if before, after := s.before[i], s.after[i]; wholeTable && after > before+before/10 {
-				s.t.Errorf("the %s's memory went from %d to %d MiB", who, before>>20, after>>20)
+			if !wholeTable {
+				reconnect()
+				return
 			}
-		}
+			var first [2]int64
+			for _, times := range []int{250, 500, 1000, 2000} {
+				for done < times {
+					reconnect()
+				}
+				heap := s.heaps(reconnect)
+				s.t.Logf("after %d reconnects: live heap of agent and edge %s MiB, resident %s MiB", done, pairOf(heap), pairOf(s.memory()))
+				if times == 250 {
+					first = heap
+				}
+				for i, who := range []string{"agent", "edge"} {
+					if heap[i] > first[i]+first[i]/10 {
+						s.t.Errorf("the %s's live heap went from %d to %d MiB", who, first[i]>>20, heap[i]>>20)
+					}
+				}
+				s.before, s.after = first, &heap
+			}
+		})
 	}},
 	{name: "the edge's name leads elsewhere", goal: 10 * time.Second, run: func(s *scene) {
 		// The first address is dead from then on.

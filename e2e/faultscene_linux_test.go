@@ -3,9 +3,12 @@ package e2e
 import (
 	"bufio"
 	"errors"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -225,20 +228,38 @@ func (s *scene) memory() (m [2]int64) {
 	return m
 }
 
-// tops are the most that agent and edge have in memory while something is done.
-func (s *scene) tops(what func()) (m [2]int64) {
+// collection is a line of the Go runtime about a garbage collection, of which
+// the last size is what was live (GODEBUG=gctrace=1).
+var collection = regexp.MustCompile(`(?m)^gc \d+ .* \d+->\d+->(\d+) MB,`)
+
+// leastCollections are what heaps waits for, in each process.
+const leastCollections = 10
+
+// heaps is what agent and edge have on their heaps between doing something
+// again and again, in bytes: the least that was live. More is on its way at the
+// moment.
+func (s *scene) heaps(again func()) (m [2]int64) {
 	s.t.Helper()
-	var stops [2]func() (process.Memory, error)
-	for i, p := range []*process.Process{s.w.agent, s.w.edge} {
-		stops[i] = p.Watch()
+	processes := [2]*process.Process{s.w.agent, s.w.edge}
+	var from [2]int
+	for i, p := range processes {
+		from[i] = len(p.Stderr())
 	}
-	what()
-	for i, stop := range stops {
-		seen, err := stop()
-		if err != nil {
-			s.t.Fatal(err)
+	for enough := false; !enough; {
+		again()
+		enough = true
+		for i, p := range processes {
+			seen := collection.FindAllStringSubmatch(p.Stderr()[from[i]:], -1)
+			enough = enough && len(seen) >= leastCollections
+			m[i] = math.MaxInt64
+			for _, line := range seen {
+				mib, err := strconv.ParseInt(line[1], 10, 64)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				m[i] = min(m[i], mib<<20)
+			}
 		}
-		m[i] = seen.Peak
 	}
 	return m
 }

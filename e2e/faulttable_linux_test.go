@@ -46,6 +46,11 @@ func (rs results) String() string {
 	return b.String()
 }
 
+// pairOf is the agent's and the edge's.
+func pairOf(m [2]int64) string {
+	return fmt.Sprintf("%.0f and %.0f", float64(m[0])/(1<<20), float64(m[1])/(1<<20))
+}
+
 func growthOf(before, after int64) string {
 	return fmt.Sprintf("%.0f→%.0f", float64(before)/(1<<20), float64(after)/(1<<20))
 }

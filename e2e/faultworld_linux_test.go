@@ -38,6 +38,7 @@ type world struct {
 
 	edge, agent *process.Process
 	agentEnv    []string
+	edgeEnv     []string
 	program     string // the agent's
 	clock       string // file with the offset of its clock
 
@@ -52,6 +53,7 @@ type worldOptions struct {
 	smallDisk bool // under the edge's state
 	noUDP     bool // before the agent joins
 	clock     bool // the agent's can be set, with setClock
+	heap      bool // agent and edge tell of their garbage collections, which are many
 }
 
 func startWorld(t *testing.T, o worldOptions) *world {
@@ -61,6 +63,10 @@ func startWorld(t *testing.T, o worldOptions) *world {
 	w.agentEnv = []string{"HTTPS_PROXY=", "https_proxy=", "ALL_PROXY=", "all_proxy="}
 	if o.smallDisk {
 		mount(t, filepath.Dir(w.edgeDir()), "size=4m")
+	}
+	if o.heap {
+		w.edgeEnv = append(w.edgeEnv, "GODEBUG=gctrace=1", "GOGC=10")
+		w.agentEnv = append(w.agentEnv, w.edgeEnv...)
 	}
 	w.program = binary
 	if o.clock {
@@ -143,7 +149,7 @@ func (w *world) try(at *lab.Space, args ...string) (string, error) {
 // startEdge starts the edge and waits until it serves.
 func (w *world) startEdge() {
 	w.t.Helper()
-	w.edge = process.Start(w.t, process.Config{Name: "edge", Path: binary, Start: w.lab.Host.Start, Args: []string{
+	w.edge = process.Start(w.t, process.Config{Name: "edge", Path: binary, Env: w.edgeEnv, Start: w.lab.Host.Start, Args: []string{
 		"edge", "--json", "--state", w.edgeDir(), "--domain", labDomain, "--tls", "internal", "--log-level", "info",
 		"--endpoint", edgeName, "--listen-wg", ":51820,:51821", "--listen-https", ":443", "--listen-http", ":80",
 	}})
