@@ -20,7 +20,8 @@
 // What a call wants is planned by a pure function from a [snapshot] of the
 // store to the operations of one commit. When somebody else was faster, the
 // commit conflicts, and the plan is made anew from what is there now. The call
-// is answered once reconcile has applied the commit's revision: an agent whose
+// is answered once reconcile, which reads of the store what has changed, has applied
+// the commit's revision: an agent whose
 // peer did not exist yet would wait 5 s for WireGuard to try again.
 //
 // # Lifecycle

@@ -204,3 +204,17 @@ func (r *running) sweep(ctx context.Context) error {
 		}
 	}
 }
+
+// wantedPeers are the nodes that may speak to the edge: agents, and invites
+// until they are swept, used ones too, so that their holders are told what is
+// wrong.
+func wantedPeers(snap *snapshot) map[keys.Public]store.Node {
+	want := make(map[keys.Public]store.Node, len(snap.nodes))
+	for _, item := range snap.nodes {
+		switch item.Value.Kind {
+		case store.AgentNode, store.InviteNode:
+			want[item.Value.Key] = item.Value
+		}
+	}
+	return want
+}

@@ -149,23 +149,26 @@ func (r *reconciler) run(ctx context.Context) error {
 	}
 	retry := time.NewTicker(retryApply)
 	defer retry.Stop()
+	var late behind
 	for {
 		select {
-		case _, ok := <-changes:
+		case c, ok := <-changes:
 			if !ok {
 				if ctx.Err() != nil {
 					return nil
 				}
 				return errors.New("the database was closed while the edge runs")
 			}
+			late, err = r.follow(ctx, late, c)
 		case <-retry.C:
-			if !r.unfinished() {
+			if !r.unfinished() && len(late.keys) == 0 {
 				continue
 			}
+			late, err = behind{}, r.pass(ctx)
 		case <-ctx.Done():
 			return nil
 		}
-		if err := r.pass(ctx); err != nil {
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -193,42 +196,98 @@ func (r *reconciler) unfinished() bool {
 	return failed
 }
 
+// behind are changes that are not applied yet: when they were read, the store had
+// moved on, and what moved it is told by the next change.
+type behind struct {
+	keys []string
+	laps int // how often that has happened
+}
+
+const (
+	maxBehind = 512 // keys; reading the whole store is quicker then
+	maxLaps   = 8
+)
+
+// follow applies a change. Of the store it reads what has changed, so that one of a
+// thousand agents costs what it alone costs; and all of it where the change does not
+// say, or where something was left undone.
+func (r *reconciler) follow(ctx context.Context, late behind, c store.Change) (behind, error) {
+	snap := r.snap.Load()
+	switch {
+	case snap != nil && c.Revision <= snap.rev:
+		return behind{}, nil
+	case snap == nil, c.Keys == nil, r.unfinished():
+		return behind{}, r.pass(ctx)
+	}
+	late.keys = slices.Concat(late.keys, c.Keys)
+	slices.Sort(late.keys)
+	late.keys = slices.Compact(late.keys)
+	if late.laps++; late.laps > maxLaps || len(late.keys) > maxBehind {
+		return behind{}, r.pass(ctx)
+	}
+	entries, rev, err := r.store.GetAll(ctx, late.keys)
+	if err != nil {
+		return behind{}, fmt.Errorf("read the database: %w", err)
+	}
+	if rev != c.Revision {
+		return late, nil
+	}
+	next, effect, err := snap.after(rev, late.keys, entries)
+	if err != nil {
+		return behind{}, fmt.Errorf("read the database: %w", err)
+	}
+	r.apply(ctx, next, effect)
+	return behind{}, nil
+}
+
 // pass reads the store and applies all of it. Its error means that the edge
 // cannot go on; what merely could not be applied goes to those who wait.
-//
-// New peers come before the table that leads to them, and removed ones go last,
-// after all connections to them.
 func (r *reconciler) pass(ctx context.Context) error {
 	snap, err := readSnapshot(ctx, r.store)
 	if err != nil {
 		return err
 	}
-	want := wantedPeers(snap)
+	r.apply(ctx, snap, effect{peers: true, table: true})
+	return nil
+}
+
+// apply makes the world what snap says, as far as that may have changed.
+//
+// New peers come before the table that leads to them, and removed ones go last,
+// after all connections to them.
+func (r *reconciler) apply(ctx context.Context, snap *snapshot, changed effect) {
 	var undone []error
-	table, err := buildTable(snap, r.overlay, r.side)
-	if err != nil {
-		undone = append(undone, err)
-		table = r.table.Load() // as it was
-	}
-	for key, node := range want {
-		if _, ok := r.set[key]; ok {
-			continue
+	var want map[keys.Public]store.Node
+	if changed.peers {
+		want = wantedPeers(snap)
+		for key, node := range want {
+			if _, ok := r.set[key]; ok {
+				continue
+			}
+			if err := r.addPeer(key, node); err != nil {
+				undone = append(undone, err)
+			}
 		}
-		if err := r.addPeer(key, node); err != nil {
+	}
+	if changed.table {
+		table, err := buildTable(snap, r.overlay, r.side)
+		if err != nil {
 			undone = append(undone, err)
+			table = r.table.Load() // as it was
 		}
+		r.table.Store(table)
+		failed := r.front.Apply(table, r.sessions.liveness)
+		r.notePorts(table, failed)
 	}
-	r.table.Store(table)
-	failed := r.front.Apply(table, r.sessions.liveness)
-	r.notePorts(table, failed)
-	undone = append(undone, r.removePeers(ctx, want)...)
-	err = errors.Join(undone...)
+	if changed.peers {
+		undone = append(undone, r.removePeers(ctx, want)...)
+	}
+	err := errors.Join(undone...)
 	if err != nil {
 		r.log.Error("not all changes could be applied; they are tried again", "err", err)
 	}
 	r.snap.Store(snap)
 	r.applied.set(snap.rev, err)
-	return nil
 }
 
 func (r *reconciler) addPeer(key keys.Public, node store.Node) error {
@@ -343,20 +402,6 @@ func awaitEnd(ctx context.Context, all []*session, limit time.Duration) {
 			return
 		}
 	}
-}
-
-// wantedPeers are the nodes that may speak to the edge: agents, and invites
-// until they are swept, used ones too, so that their holders are told what is
-// wrong.
-func wantedPeers(snap *snapshot) map[keys.Public]store.Node {
-	want := make(map[keys.Public]store.Node, len(snap.nodes))
-	for _, item := range snap.nodes {
-		switch item.Value.Kind {
-		case store.AgentNode, store.InviteNode:
-			want[item.Value.Key] = item.Value
-		}
-	}
-	return want
 }
 
 // buildTable makes the table of all tunnels that are asked for.

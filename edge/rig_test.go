@@ -319,7 +319,7 @@ func (r *rig) do(c *http.Client, req *http.Request) (*http.Response, string) {
 	return res, string(b)
 }
 
-func await[T any](t *testing.T, c <-chan T, what string) T {
+func await[T any](t testing.TB, c <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-c:

@@ -106,7 +106,7 @@ func (s *snapshot) add(e store.Entry) (err error) {
 		var p store.Item[store.Public]
 		if p, err = item[store.Public](e); err == nil {
 			s.publics[key] = p
-			s.owned[p.Value.Node] = append(s.owned[p.Value.Node], key) // entries come sorted
+			s.own(p.Value.Node, key)
 		}
 	}
 	return err // other keys are a newer program's, or conditions only

@@ -17,7 +17,7 @@ import (
 
 // world is a real store with an edge that has served, and what plans need.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	store store.Store
 	admin *storeAdmin
 	now   time.Time
@@ -28,7 +28,7 @@ type world struct {
 	outside map[string]*control.Error // what is wrong with names outside of the domain
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "edge.db"))
 	if err != nil {
@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func newKey(t *testing.T) keys.Private {
+func newKey(t testing.TB) keys.Private {
 	t.Helper()
 	k, err := keys.New()
 	if err != nil {

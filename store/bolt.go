@@ -65,6 +65,43 @@ func (b *Bolt) Get(ctx context.Context, key string) (Entry, error) {
 	return entry, err
 }
 
+// GetAll reads some entries in one snapshot.
+func (b *Bolt) GetAll(ctx context.Context, keys []string) ([]Entry, Revision, error) {
+	if err := b.ready(ctx); err != nil {
+		return nil, 0, err
+	}
+	for _, key := range keys {
+		if err := validKey(key); err != nil {
+			return nil, 0, err
+		}
+	}
+	var entries []Entry
+	var rev Revision
+	err := b.view(func(tx *bbolt.Tx) error {
+		var err error
+		if rev, err = b.revision(tx); err != nil {
+			return err
+		}
+		data := tx.Bucket(dataBucket)
+		for _, key := range keys {
+			sealed := data.Get([]byte(key))
+			if sealed == nil {
+				continue
+			}
+			entry, err := b.entry([]byte(key), sealed)
+			if err != nil {
+				return err
+			}
+			entries = append(entries, entry)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return entries, rev, nil
+}
+
 // List reads all entries of a prefix in one snapshot.
 func (b *Bolt) List(ctx context.Context, prefix string) ([]Entry, Revision, error) {
 	if err := b.ready(ctx); err != nil {

@@ -80,6 +80,10 @@ type Store interface {
 	// not exist the error has [ErrNotFound] in its chain.
 	Get(ctx context.Context, key string) (Entry, error)
 
+	// GetAll returns the entries of those of the keys that exist, in the order of
+	// the keys, and the revision of the store. All are of one moment.
+	GetAll(ctx context.Context, keys []string) ([]Entry, Revision, error)
+
 	// List returns all entries whose keys begin with the prefix, sorted by
 	// key, and the revision of the store. Both are of one moment: no commit is
 	// half in it, and a Watch after that revision misses nothing. An empty

@@ -48,6 +48,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		{"revisions", revisions},
 		{"list", list},
 		{"list is one moment", listIsOneMoment},
+		{"get all", getAll},
 		{"counting together", countingTogether},
 		{"one creator wins", oneCreatorWins},
 		{"watch names keys", watchNamesKeys},

@@ -36,6 +36,51 @@ func listIsOneMoment(h *harness) {
 	readers.Wait()
 }
 
+// getAll reads some keys, as of one moment.
+func getAll(h *harness) {
+	entries, rev, err := h.store.GetAll(h.ctx(), []string{"place/0"})
+	if err != nil || len(entries) != 0 || rev != 0 {
+		h.Errorf("of an empty store: %v, %d, %v", entries, rev, err)
+	}
+	h.put("place/0", "token")
+	h.put("b", "2")
+	h.put("a", "1")
+	entries, rev, err = h.store.GetAll(h.ctx(), []string{"b", "none", "a"})
+	if err != nil || rev != 3 || len(entries) != 2 || entries[0].Key != "b" || string(entries[0].Value) != "2" || entries[0].Revision != 2 || entries[1].Key != "a" || entries[1].Revision != 3 {
+		h.Errorf("b, none and a: %v at %d, %v", entries, rev, err)
+	}
+	if entries, rev, err := h.store.GetAll(h.ctx(), nil); err != nil || len(entries) != 0 || rev != 3 {
+		h.Errorf("of no keys: %v at %d, %v", entries, rev, err)
+	}
+	if _, _, err := h.store.GetAll(h.ctx(), []string{"a", ""}); !errors.Is(err, store.ErrInvalid) {
+		h.Errorf("of an empty key: %v", err)
+	}
+	const moves = 80
+	var places []string
+	for i := range moves + 1 {
+		places = append(places, fmt.Sprintf("place/%d", i))
+	}
+	var readers sync.WaitGroup
+	ctx, stop := context.WithCancel(h.ctx())
+	for range 4 {
+		readers.Go(func() {
+			for first := true; first || ctx.Err() == nil; first = false {
+				entries, rev, err := h.store.GetAll(h.ctx(), places)
+				// One moment has one token, which the last commit has moved.
+				if err != nil || len(entries) != 1 || rev > 3 && entries[0].Revision != rev {
+					h.Errorf("get all: %v at revision %d, %v, want the one token, moved at that revision", entries, rev, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range moves {
+		h.commit(store.Op{Key: places[i], Any: true}, set(places[i+1], "token"))
+	}
+	stop()
+	readers.Wait()
+}
+
 // countingTogether is compare-and-swap in earnest: nobody's count may be lost.
 func countingTogether(h *harness) {
 	const workers, rounds = 8, 25
