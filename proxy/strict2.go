@@ -62,7 +62,7 @@ type framedConn struct {
 	left  int    // bytes after that which pass as they come
 	head  [frameHeader]byte
 
-	fields  *hpack.Decoder // nil once something could not be decoded
+	fields  *hpack.Decoder // nil once something could not be decoded, which ends all
 	foreign bool           // the header block under way has a field of HTTP/1.1's connections
 }
 
@@ -187,8 +187,7 @@ func (c *framedConn) block(frame []byte) []byte {
 	if kind == frameHeaders {
 		var ok bool
 		if payload, ok = fragment(payload, flags); !ok {
-			c.fields = nil
-			return frame
+			return frame // ends its stream, or all, and is not decoded there either
 		}
 		c.foreign = false
 	}

@@ -142,6 +142,10 @@ func FuzzFrames(f *testing.F) {
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: headerBlock(":method", "GET")})
 		f.WriteContinuation(3, true, headerBlock("te", "x"))
 	})[len(preface2):], uint16(3))
+	f.Add(visitorSays(func(f *http2.Framer) {
+		f.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 1, []byte{48, 0})
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, EndHeaders: true, BlockFragment: headerBlock("te", "x")})
+	})[len(preface2):], uint16(1))
 	f.Fuzz(func(t *testing.T, frames []byte, cut uint16) {
 		sent := append([]byte(preface2), frames...)
 		whole, err := framed(sent, 1<<20)
