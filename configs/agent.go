@@ -69,17 +69,17 @@ func Differences(a, b Agent) []string {
 
 func agentSettings() []setting {
 	return []setting{
-		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.AgentDefault) + ")"},
-		{"transport", "auto", "`WAY` to the edge: udp, tls (WireGuard inside of HTTPS, for networks without UDP), auto for whichever works"},
+		{"state", "", "`DIR` that holds keys and all other state (default " + shown(statedir.AgentDefault) + ")"},
+		{"transport", "auto", "`WAY` to the edge: udp, tls (WireGuard inside HTTPS, for networks without UDP), or auto for whichever works"},
 		{"proxy", "", "`URL` of a proxy for transport tls: http://[USER:PASSWORD@]HOST:PORT, https:// or socks5://; off for none (default: as HTTPS_PROXY says)"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path takes, and follows it"},
 		{"certificates", "acme", "where certificates for tunnels with terminate_at agent come from, `MODE`: acme (agrees to the authority's terms of service) or internal (an own CA)"},
-		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
+		{"acme_email", "", "eemail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
-		{"acme_root", "", "`FILE` with the root certificates to trust for that authority's own address, in PEM"},
+		{"acme_root", "", "`FILE` with root certificates to trust for --acme-ca besides the system's, in PEM"},
 		{"inspect", "true", "show the requests of http tunnels on a local page"},
-		{"web_addr", DefaultWebAddr, "`ADDRESS` of that page; when its port is taken, one of the next nine"},
-		{"inspect_unmask", "false", "show cookies, passwords and the like there, too"},
+		{"web_addr", DefaultWebAddr, "`ADDRESS` of the page with the requests; when its port is taken, one of the next nine"},
+		{"inspect_unmask", "false", "show cookies, passwords and other secrets on that page unmasked"},
 		{"log_level", "warn", "least important `LEVEL` that is logged to stderr: debug, info, warn, error"},
 		{"log_format", "text", "`FORMAT` of log lines: text, json"},
 	}

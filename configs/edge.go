@@ -69,7 +69,7 @@ func (e Edge) WireGuardHasHTTP3Port() bool {
 
 func edgeSettings() []setting {
 	return []setting{
-		{"state", "", "`DIR` for keys and everything else to keep (default " + shown(statedir.EdgeDefault) + ")"},
+		{"state", "", "`DIR` that holds keys and all other state (default " + shown(statedir.EdgeDefault) + ")"},
 		{"domain", "", "`DOMAIN` of this edge; host names of tunnels lie under it; auto: IP-ADDRESS.sslip.io, for an edge without one (default: as at the last start)"},
 		{"endpoint", "", "public address `HOST[:PORT]` that invites carry (default: the address of the route to the internet)"},
 		{"listen_wg", ":51820", "UDP `ADDRESS` for WireGuard, or several with commas between; invites carry all, and agents use one that works"},
@@ -83,8 +83,8 @@ func edgeSettings() []setting {
 		{"handshake_rate", strconv.Itoa(relay.Handshakes), "so many TLS sessions, `N`, one address may begin each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"metrics", "off", "`ADDRESS` for Prometheus' metrics at /metrics, such as :9090 for this machine alone; with an IP address, for whoever can connect; or off"},
-		{"public_https_port", "", "`PORT` in public addresses, when another machine forwards it here (default: that of --listen-https)"},
-		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
+		{"public_https_port", "", "`PORT` in public addresses, if another machine forwards that port here (default: that of --listen-https)"},
+		{"acme_email", "", "eemail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
 		{"acme_root", "", "PEM `FILE` of a root certificate to trust for --acme-ca, besides the system's"},
 		{"cert_file", "", "own certificate, PEM `FILE` with the chain; needs --key-file; read again when it changes"},

@@ -31,12 +31,12 @@ const (
 
 // ConfigFlag adds --config alone, of an agent or an edge.
 func ConfigFlag(flags *pflag.FlagSet) {
-	flags.StringArray(configFlag, nil, "configuration `FILE`; of several the later ones win (default: see \"config path\")")
+	flags.StringArray(configFlag, nil, "config `FILE`; can be repeated, and later ones win (default: see \"config path\")")
 }
 
 func addFlags(flags *pflag.FlagSet, settings []setting, file string) {
 	if flags.Lookup(configFlag) == nil {
-		flags.StringArray(configFlag, nil, "configuration `FILE`; of several the later ones win (default "+file+")")
+		flags.StringArray(configFlag, nil, "config `FILE`; can be repeated, and later ones win (default "+file+")")
 	}
 	for _, s := range settings {
 		if on, err := parseBool(s.value); err == nil {

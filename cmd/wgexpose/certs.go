@@ -19,8 +19,8 @@ func (a *app) certsCommand() *cobra.Command {
 attempt to get or renew one failed, if it did. With the edge stopped, those that it
 has stored, and own ones in the files that it had at its last start.
 
-Certificates are renewed with a third of their time left. One that is not is failing:
-that stands in the log at each attempt, in "wgexpose edge status", and in the metrics
+Certificates are renewed when a third of their time is left. One whose renewal goes
+wrong is failing, here, in the log at each attempt, in "wgexpose edge status", and in the metrics
 (wgexpose edge --metrics).`,
 		Example: `  wgexpose edge certs
   wgexpose edge certs --json`,

@@ -19,12 +19,12 @@ import (
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Look at the config file, or change it",
-		Long: `Look at the config file of this agent, or with edge as an argument at that of an
-edge, or change it.
+		Short: "Show, check or edit the config file",
+		Long: `Show, check or edit the config file of this agent, or, with edge as an argument, that
+of an edge.
 
 The file is read from a standard place ("wgexpose config path") or named by --config,
-which can be repeated: later files win, and their tunnels stand beside the others.
+which can be repeated: later files win, and the tunnels of all of them count.
 ${NAME} in a value stands for a variable of the environment.`,
 		Example: `  wgexpose config edit
   wgexpose config check --config wgexpose.yml --config more.yml

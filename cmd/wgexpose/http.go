@@ -27,14 +27,13 @@ Without --name or --url the edge chooses a readable name, and gives the same one
 back when the same target is shared again within a day.
 
 Passwords and networks are checked at the edge, before anything reaches this
-machine; passwords leave it hashed. Other users of this machine may see its
-command lines: put passwords into the config file (basic_auth:) to keep them
-from there.
+machine; passwords leave it hashed. Other users of this machine can see command
+lines: to keep a password from them, put it into the config file (basic_auth:).
 
 With --terminate-at agent the edge passes bytes on and cannot read them: this machine
 gets a certificate by itself, through the tunnel (see "wgexpose tls --help"), and
-serves HTTPS. What needs an edge that sees requests is refused then: passwords, and
-rules for headers.`,
+serves HTTPS. Passwords and rules for headers are refused then, since they need an
+edge that sees requests.`,
 		Example: `  wgexpose http 8089
   wgexpose http 8089 --name app --compression
   wgexpose http https://192.168.1.10:5001 --url https://nas.example.com --upstream-tls-verify=false
@@ -87,12 +86,12 @@ rules for headers.`,
 	configs.AgentFlags(cmd.Flags())
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` under the edge's domain")
 	cmd.Flags().StringVar(&url, "url", "", "public `ADDRESS`, such as https://app.example.com")
-	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target in place of the visitor's")
+	cmd.Flags().StringVar(&hostHeader, "host-header", "", "`HOST` header for the target instead of the visitor's")
 	cmd.Flags().StringVar(&protocol, "upstream-protocol", "http1", "what the target speaks: `PROTOCOL` http1, or http2 for gRPC and its like")
 	cmd.Flags().StringVar(&terminateAt, "terminate-at", "edge", "where TLS ends: `PLACE` edge, or agent with a certificate of this machine's own, so that the edge cannot read what is sent")
 	pages = addPageFlags(cmd.Flags())
-	cmd.Flags().StringVar(&appName, "app", "", "share a small app in place of a target: `NAME` echo, which shows what a visitor's request looks like")
-	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target; on this machine only if this is given")
+	cmd.Flags().StringVar(&appName, "app", "", "share a built-in app instead of a target: `NAME` is echo, which shows what a visitor's request looks like")
+	cmd.Flags().BoolVar(&verify, "upstream-tls-verify", true, "check the certificate of an https:// target; for a target on this machine, only if this flag is given")
 	policy = addPolicyFlags(cmd.Flags(), tunnel.HTTP)
 	out.flags(cmd)
 	takeHabits(cmd.Flags())

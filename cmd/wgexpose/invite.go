@@ -85,7 +85,7 @@ have those that --domains allows, once the names' DNS records lead to the edge.`
 	cmd.Flags().StringVar(&options.Name, "name", "", "`NAME` of the agent (default: it chooses)")
 	cmd.Flags().IntVar(&options.Uses, "uses", 1, "`N` agents may join with it")
 	cmd.Flags().StringVar(&ttl, "ttl", "24h", "`TIME` until it expires, such as 30m or 72h")
-	cmd.Flags().StringSliceVar(&options.Domains, "domains", nil, "`NAMES` outside of the edge's domain that its agents may have, with commas between: shop.customer.org, or *.customer.org for all names below it")
+	cmd.Flags().StringSliceVar(&options.Domains, "domains", nil, "`NAMES` outside the edge's domain that its agents may have, with commas between: shop.customer.org, or *.customer.org for all names below it")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

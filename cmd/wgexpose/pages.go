@@ -14,9 +14,9 @@ type pageFlags struct {
 
 func addPageFlags(flags *pflag.FlagSet) *pageFlags {
 	p := &pageFlags{flags: flags}
-	flags.BoolVar(&p.compression, "compression", false, "compress texts for visitors that ask for it, where the target has not; not for pages that show secrets next to visitors' input")
-	flags.BoolVar(&p.hsts, "hsts", false, "tell browsers to come over HTTPS alone for a year, where the target says nothing of it")
-	flags.BoolVar(&p.warning, "warning-page", false, "tell browsers before the first page that somebody shares it from a machine of their own")
+	flags.BoolVar(&p.compression, "compression", false, "compress text for visitors that accept it, unless the target has; not for pages that show secrets beside visitors' input")
+	flags.BoolVar(&p.hsts, "hsts", false, "tell browsers to use HTTPS only, for a year, unless the target says something else")
+	flags.BoolVar(&p.warning, "warning-page", false, "tell browsers, before the first page, that somebody shares this from their own machine")
 	return p
 }
 

@@ -17,15 +17,15 @@ type policyFlags struct {
 func addPolicyFlags(flags *pflag.FlagSet, kind tunnel.Kind) *policyFlags {
 	p := &policyFlags{flags: flags, lists: make(map[string]*[]string)}
 	if kind == tunnel.HTTP {
-		p.lists["basic-auth"] = flags.StringArray("basic-auth", nil, "let in whoever gives `USER:PASSWORD` (can be repeated)")
+		p.lists["basic-auth"] = flags.StringArray("basic-auth", nil, "let in only visitors who give `USER:PASSWORD` (can be repeated)")
 	}
-	p.lists["cidr-allow"] = flags.StringSlice("cidr-allow", nil, "let in visitors from this `NETWORK` only, such as 192.0.2.0/24 (can be repeated)")
+	p.lists["cidr-allow"] = flags.StringSlice("cidr-allow", nil, "let in only visitors from this `NETWORK`, such as 192.0.2.0/24 (can be repeated)")
 	p.lists["cidr-deny"] = flags.StringSlice("cidr-deny", nil, "turn away visitors from this `NETWORK` (can be repeated)")
 	if kind == tunnel.HTTP {
 		p.lists["request-header-add"] = flags.StringArray("request-header-add", nil, "add `\"NAME: VALUE\"` to requests (can be repeated)")
-		p.lists["request-header-remove"] = flags.StringArray("request-header-remove", nil, "take the header `NAME` out of requests (can be repeated)")
+		p.lists["request-header-remove"] = flags.StringArray("request-header-remove", nil, "remove the header `NAME` from requests (can be repeated)")
 		p.lists["response-header-add"] = flags.StringArray("response-header-add", nil, "add `\"NAME: VALUE\"` to answers (can be repeated)")
-		p.lists["response-header-remove"] = flags.StringArray("response-header-remove", nil, "take the header `NAME` out of answers (can be repeated)")
+		p.lists["response-header-remove"] = flags.StringArray("response-header-remove", nil, "remove the header `NAME` from answers (can be repeated)")
 	}
 	return p
 }

@@ -44,7 +44,7 @@ func (o *output) flags(cmd *cobra.Command) {
 }
 
 func plainFlag(cmd *cobra.Command, plain *bool) {
-	cmd.Flags().BoolVar(plain, "plain", false, "print lines in place of the live screen, as it is when NO_COLOR is set or the output is no terminal")
+	cmd.Flags().BoolVar(plain, "plain", false, "print lines instead of the live screen, as when NO_COLOR is set or the output is not a terminal")
 }
 
 // wantsScreen tells whether a person sits at a terminal that can show one.

@@ -33,9 +33,9 @@ a failure: a systemd unit on Linux, a launchd job on macOS, a service on Windows
 
 Without root it is a service of your own (systemctl --user), which shares what
 your config file names. With root it is one of the machine: on Linux it runs
-locked up, as a user of its own, and reads /etc/wgexpose.
+confined, as a user of its own, and reads /etc/wgexpose.
 
-Each command means the agent unless it is told edge.`,
+Each command is about the agent, unless edge is given.`,
 		Example: `  wgexpose service install
   wgexpose service start
   sudo wgexpose service install edge -- --domain example.com --endpoint example.com
@@ -276,7 +276,7 @@ func (a *app) serviceStatusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status [agent|edge]",
-		Short: "Show how a service is",
+		Short: "Show the state of a service",
 		Long: `Show whether a service is installed, starts at boot and runs, and what it says of
 itself. What it shares is told by "wgexpose status" and "wgexpose edge tunnels".`,
 		Example: `  wgexpose service status

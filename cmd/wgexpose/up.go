@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,8 @@ nothing. Other settings take effect at the next start.`,
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError | cobra.ShellCompDirectiveNoFileComp
 			}
-			return names(cfg.Tunnels), cobra.ShellCompDirectiveNoFileComp
+			given := func(name string) bool { return slices.Contains(args, name) }
+			return slices.DeleteFunc(names(cfg.Tunnels), given), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
