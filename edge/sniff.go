@@ -111,6 +111,8 @@ type tap struct {
 	passing bool                     // the handshake goes on
 	read    []byte
 	written []byte
+
+	gathered gathering
 }
 
 // heard is tls.Config.GetConfigForClient.
@@ -142,10 +144,15 @@ func (t *tap) Read(p []byte) (int, error) {
 
 func (t *tap) Write(p []byte) (int, error) {
 	if t.passing {
-		return t.Conn.Write(p)
+		return t.gathered.write(t.Conn, p)
 	}
 	t.written = append(t.written, p...)
 	return len(p), nil
+}
+
+// Together implements proxy.Together.
+func (t *tap) Together(write func() (int, error)) (int, error) {
+	return t.gathered.together(t.Conn, write)
 }
 
 // Abort ends the connection with a reset.

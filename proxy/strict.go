@@ -58,7 +58,26 @@ func (c *strictConn) CloseWrite() error { return closeWrite(c.Conn) }
 // that Request.TLS shows.
 type secureConn struct {
 	strictConn
-	state tls.ConnectionState
+	state    tls.ConnectionState
+	together Together // of the connection under TLS; nil: it has none
+}
+
+// Together is what the connection under TLS may have, so that the records of one
+// Write go out as one: crypto/tls writes each by itself, and the first ones on a
+// connection hold no more than a packet does.
+type Together interface {
+	// Together calls write, and sends at its end what was written meanwhile.
+	Together(write func() (int, error)) (int, error)
+}
+
+// smallWrite goes out as one record, or few.
+const smallWrite = 4 << 10
+
+func (c *secureConn) Write(p []byte) (int, error) {
+	if c.together == nil || len(p) <= smallWrite {
+		return c.Conn.Write(p)
+	}
+	return c.together.Together(func() (int, error) { return c.Conn.Write(p) })
 }
 
 func (c *secureConn) ConnectionState() tls.ConnectionState { return c.state }
@@ -71,7 +90,8 @@ func Secured(c *tls.Conn) net.Conn {
 	case "h2":
 		return newFramedConn(c, state)
 	case "", "http/1.1":
-		return &secureConn{strictConn: strictConn{Conn: c}, state: state}
+		together, _ := c.NetConn().(Together)
+		return &secureConn{strictConn: strictConn{Conn: c}, state: state, together: together}
 	}
 	return nil
 }

@@ -1,0 +1,156 @@
+package edge
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/wgexpose/wgexpose/proxy"
+)
+
+// counted is a connection that notes how long each Write was.
+type counted struct {
+	net.Conn
+	mu     sync.Mutex
+	writes []int
+	err    error // of all writes from now on
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	c.writes = append(c.writes, len(p))
+	err := c.err
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// TestRecordsTogether has an answer's pieces go to a visitor on a new connection,
+// whose first TLS records are as small as packets: each piece leaves in one write,
+// and is the same at the other end.
+func TestRecordsTogether(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	defer cert.Close()
+	near, far := net.Pipe()
+	under := &counted{Conn: near}
+	server := tls.Server(&tap{Conn: under, passing: true}, cert.TLS.Clone())
+	client := tls.Client(far, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	defer client.Close()
+
+	pieces := [][]byte{
+		bytes.Repeat([]byte("a"), 100), bytes.Repeat([]byte("b"), 32<<10), bytes.Repeat([]byte("c"), 5000),
+		bytes.Repeat([]byte("d"), 200<<10), // more than is gathered
+	}
+	var want, got []byte
+	var sending sync.WaitGroup
+	var first int
+	sending.Go(func() {
+		defer server.Close()
+		if err := server.Handshake(); err != nil {
+			t.Error(err)
+			return
+		}
+		under.mu.Lock()
+		first = len(under.writes)
+		under.mu.Unlock()
+		c := proxy.Secured(server)
+		for _, p := range pieces {
+			if n, err := c.Write(p); n != len(p) || err != nil {
+				t.Errorf("wrote %d of %d bytes: %v", n, len(p), err)
+			}
+		}
+	})
+	got, err := io.ReadAll(client)
+	if err != nil {
+		t.Error(err)
+	}
+	sending.Wait()
+	for _, p := range pieces {
+		want = append(want, p...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes came that are not the %d sent", len(got), len(want))
+	}
+	// The last piece takes several; what comes behind it is the end.
+	if writes := under.writes[first:]; len(writes) < 4 || writes[0] < 100 || writes[1] < 32<<10 || writes[2] < 5000 || len(writes) > 9 {
+		t.Errorf("writes of %v bytes", writes)
+	}
+}
+
+// TestGatheredOrder: what another goroutine writes meanwhile stays whole, and
+// nothing is lost or sent twice.
+func TestGatheredOrder(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	var g gathering
+	var writers sync.WaitGroup
+	put := func(b byte, n int) { // a record
+		if _, err := g.write(near, bytes.Repeat([]byte{b}, n)); err != nil {
+			t.Error(err)
+		}
+	}
+	writers.Go(func() {
+		for range 200 {
+			if _, err := g.together(near, func() (int, error) {
+				for range 5 {
+					put('a', 1000)
+				}
+				return 5000, nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	writers.Go(func() {
+		for range 500 {
+			put('b', 1000)
+		}
+	})
+	go func() {
+		writers.Wait()
+		near.Close()
+	}()
+	got, err := io.ReadAll(far)
+	if err != nil || len(got) != 1_500_000 || bytes.Count(got, []byte("a")) != 1_000_000 {
+		t.Fatalf("%d bytes, %d of them from together: %v", len(got), bytes.Count(got, []byte("a")), err)
+	}
+	for record := range slices.Chunk(got, 1000) {
+		if !bytes.Equal(record, bytes.Repeat(record[:1], 1000)) {
+			t.Fatal("a record is torn")
+		}
+	}
+}
+
+// TestGatheredError: an error is told by the Write that it concerns, and no byte
+// follows where bytes are missing.
+func TestGatheredError(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	broken := errors.New("broken")
+	under := &counted{Conn: near, err: broken}
+	var g gathering
+	record := func() (int, error) { return g.write(under, make([]byte, 1000)) }
+	if n, err := g.together(under, record); n != 0 || err != broken {
+		t.Errorf("wrote %d bytes: %v", n, err)
+	}
+	under.err = nil
+	if n, err := g.together(under, record); n != 0 || err != broken {
+		t.Errorf("afterwards, wrote %d bytes: %v", n, err)
+	}
+	if n, err := record(); n != 0 || err != broken {
+		t.Errorf("afterwards, wrote %d bytes by themselves: %v", n, err)
+	}
+	if len(under.writes) != 1 {
+		t.Errorf("%d writes", len(under.writes))
+	}
+}
