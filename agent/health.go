@@ -53,7 +53,11 @@ func (u *upstreams) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		changed := u.look(ctx, began)
-		timer := time.NewTimer(max(lookEvery, min(lookShare*time.Since(began), dialEvery)))
+		wait := untilSecond(time.Now())
+		if long := min(lookShare*time.Since(began), dialEvery); long > lookEvery {
+			wait = long
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-changed:

@@ -31,6 +31,10 @@ const (
 	// as on a path that works in one direction. A handshake that is answered
 	// counts, since bulk traffic may hold up events for longer.
 	oneWay = silence * 3 / 2
+	// lookPause is how often it is looked for a sign of the edge when it is quiet,
+	// and rest how long it is not looked after an event.
+	lookPause = silence / 10
+	rest      = silence / 2
 	// maxSilence holds even then, when it is the event stream that is stuck,
 	// and on a stream, where a handshake waits as long as events do.
 	maxSilence = 15 * time.Second
@@ -366,6 +370,15 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 	}
 }
 
+// noteClock keeps how far the clock has come, and has the edge called for a new
+// handshake where this side's would not be heard. The last one was at shaken.
+func (l *link) noteClock(shaken time.Time) {
+	if err := l.clock.goesOn(); err != nil {
+		l.log.Warn("a clock that is set back will not be noticed after a restart", "err", err)
+	}
+	l.call.Store(time.Since(shaken) > l.callAfter && l.clock.behind() > 0)
+}
+
 // watch returns a *pathError when the edge is silent for too long, or at once
 // when the node is nudged. An event from the edge is an answer to a heartbeat,
 // and so is proof of both directions. Bulk traffic may hold up events;
@@ -373,10 +386,15 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 // handshake that it hears. A handshake that the edge began may mean that it was
 // started anew and knows nothing of this stream: an event at once, through ask,
 // is answered with a reset then, which is sooner known than the next heartbeat.
+//
+// It rests while events come: nothing could be found out before half of the
+// silence is over, unless there is a handshake.
 func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask chan<- struct{}) error {
-	tick := time.NewTicker(silence / 10)
-	defer tick.Stop()
+	look := time.NewTimer(rest)
+	defer look.Stop()
 	event := time.Now()
+	alert := event  // until when a handshake may show
+	rested := false // since the look before
 	sign, proof := event, event
 	shaken := event
 	probed := false // by a handshake, since proof
@@ -389,18 +407,32 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		case <-heard:
 			event = time.Now()
 			sign, proof, probed = event, event, false
+			l.noteClock(shaken)
+			if event.After(alert) {
+				rested = true
+				look.Reset(rest)
+			}
+			continue
+		case <-n.paths.Shaking():
+			now := time.Now()
+			if now.After(alert) { // else strangers could put the look off for ever
+				look.Reset(lookPause)
+			}
+			alert = now.Add(silence)
 			continue
 		case reason := <-n.nudges:
 			return &pathError{reason}
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-look.C:
+			look.Reset(lookPause)
 		}
 		now, err := n.peer(l.edge.Key)
 		if err != nil {
 			return err
 		}
-		if now.RxBytes != last.RxBytes {
+		// After a rest, these may be the bytes that came with the event.
+		if now.RxBytes != last.RxBytes && !rested {
 			sign = time.Now()
 		}
 		if !now.LastHandshake.Equal(last.LastHandshake) {
@@ -412,11 +444,8 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		if time.Since(sign) > silence/2 {
 			nonblocking(ask)
 		}
-		last = now
-		if err := l.clock.goesOn(); err != nil {
-			l.log.Warn("a clock that is set back will not be noticed after a restart", "err", err)
-		}
-		l.call.Store(time.Since(shaken) > l.callAfter && l.clock.behind() > 0)
+		last, rested = now, false
+		l.noteClock(shaken)
 		if time.Since(sign) > silence || time.Since(event) > maxSilence {
 			return silentFor(silence)
 		}

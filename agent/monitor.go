@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// clockEvery is how often the clocks are compared.
+	// clockEvery is how often the clocks are compared, at least.
 	clockEvery = time.Second
 	// clockJump is by how much the clocks may disagree, or a tick may be late,
 	// before the machine counts as having slept.
@@ -99,12 +99,13 @@ func sourceFor(to netip.AddrPort) netip.Addr {
 
 // clock looks for time that has passed without this process.
 func (m *monitor) clock(ctx context.Context) {
-	tick := time.NewTicker(clockEvery)
+	tick := time.NewTimer(untilSecond(time.Now()))
 	defer tick.Stop()
 	last := time.Now()
 	for {
 		select {
 		case <-tick.C:
+			tick.Reset(untilSecond(time.Now()))
 		case <-ctx.Done():
 			return
 		}
@@ -114,6 +115,18 @@ func (m *monitor) clock(ctx context.Context) {
 		}
 		last = now
 	}
+}
+
+// untilSecond is how long it is to the next whole second. What is done about every
+// second is done then: a process that rests is woken once for all of it, which
+// costs more than what it does. A timer that is a little early, by a clock that is
+// being corrected, has not to come twice.
+func untilSecond(now time.Time) time.Duration {
+	left := now.Truncate(time.Second).Add(time.Second).Sub(now)
+	if left < time.Second/10 {
+		left += time.Second
+	}
+	return left
 }
 
 // slept judges by how far the wall clock and the monotonic one went between two

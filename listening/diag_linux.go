@@ -49,7 +49,7 @@ func ask(family uint8) (Table, error) {
 		return nil, fmt.Errorf("sock_diag: %w", err)
 	}
 	var out Table
-	buf := make([]byte, 32<<10) // what the kernel fills at once, NLMSG_GOODSIZE and more
+	buf := make([]byte, 8<<10) // what the kernel fills at once: NLMSG_GOODSIZE is less on all machines
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		if err == unix.EINTR {

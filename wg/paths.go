@@ -27,6 +27,7 @@ type Paths struct {
 	pinned  atomic.Pointer[conn.Endpoint]
 	answer  atomic.Pointer[conn.Endpoint]
 	answers atomic.Uint64
+	shaking chan struct{} // see Shaking
 	calls   *calls
 }
 
@@ -42,7 +43,7 @@ func Join(streams *Streams, udp ...*UDPBind) *Paths {
 	for _, u := range udp[1:] {
 		u.hint = udp[0].hint
 	}
-	return &Paths{udp: udp, streams: streams, calls: newCalls()}
+	return &Paths{udp: udp, streams: streams, calls: newCalls(), shaking: make(chan struct{}, 1)}
 }
 
 // Aim sends the first message of each handshake to all of targets from now on,
@@ -88,6 +89,19 @@ func (p *Paths) Answer() conn.Endpoint {
 // Answers is how many answers to handshakes have come, of all.
 func (p *Paths) Answers() uint64 { return p.answers.Load() }
 
+// Shaking has a token when messages of handshakes have come, of either kind. They
+// may have been a stranger's; what WireGuard makes of them shows in
+// [PeerStatus.LastHandshake], not before the peer has sent something more where it
+// was the one who called.
+func (p *Paths) Shaking() <-chan struct{} { return p.shaking }
+
+func (p *Paths) noteShaking() {
+	select {
+	case p.shaking <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
 // pinning makes a receive function that heeds Pin, notes calls and answers, and
 // drops copies of calls.
 func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
@@ -99,8 +113,11 @@ func (p *Paths) pinning(receive conn.ReceiveFunc) conn.ReceiveFunc {
 				ep := eps[i]
 				p.answer.Store(&ep)
 				p.answers.Add(1)
+				p.noteShaking()
 			case isInitiation(packet) && !p.calls.note(packet, eps[i]):
 				sizes[i] = 0 // which WireGuard passes over
+			case isInitiation(packet):
+				p.noteShaking()
 			}
 		}
 		if pin := p.pinned.Load(); pin != nil {

@@ -151,6 +151,32 @@ func TestAimFindsTheWay(t *testing.T) {
 	}
 }
 
+// Both sides are told of a handshake, and not of the packets after it.
+func TestShaking(t *testing.T) {
+	a, pathsA := pathsNode(t, 1, nil, UDP(loopback4))
+	b, pathsB := pathsNode(t, 2, nil, UDP(loopback4))
+	introduce(t, a, b, b.bind.LocalAddr())
+	introduce(t, b, a, netip.AddrPort{})
+	deliver(t, a, b, 1, 100)
+	deliver(t, b, a, 2, 100)
+	for name, paths := range map[string]*Paths{"caller": pathsA, "called": pathsB} {
+		select {
+		case <-paths.Shaking():
+		default:
+			t.Errorf("the %s is not told of the handshake", name)
+		}
+	}
+	deliver(t, a, b, 3, 100)
+	deliver(t, b, a, 4, 100)
+	for name, paths := range map[string]*Paths{"caller": pathsA, "called": pathsB} {
+		select {
+		case <-paths.Shaking():
+			t.Errorf("the %s is told of a handshake that was none", name)
+		default:
+		}
+	}
+}
+
 // A device with several UDP addresses answers from the one that was called, and
 // begins on all when it knows a peer's address from its configuration alone.
 func TestSeveralAddresses(t *testing.T) {
