@@ -135,14 +135,14 @@ func endpointWarning(endpoint string) string {
 	if err != nil {
 		return ""
 	}
-	var who string
+	kind, who := "a private address", ""
 	switch addr = addr.Unmap(); {
 	case addr.IsLoopback():
-		who = "only agents on this machine can reach it"
+		kind, who = "of this machine alone", "no other agents can reach it"
 	case addr.IsPrivate(), addr.IsLinkLocalUnicast(), carrierNAT.Contains(addr):
 		who = "agents on the internet cannot reach it, only those on the same network"
 	default:
 		return ""
 	}
-	return fmt.Sprintf("the endpoint %s that invites carry is a private address: %s; give the public address with --endpoint HOST[:PORT]", endpoint, who)
+	return fmt.Sprintf("the endpoint %s that invites carry is %s: %s; if there are to be any, start the edge with --endpoint and its public address or host name", endpoint, kind, who)
 }

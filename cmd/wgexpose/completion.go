@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,7 +77,9 @@ func completeTunnels(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.
 		return out, none
 	}
 	for _, t := range st.Tunnels {
-		out = append(out, t.Name)
+		if !slices.Contains(out, t.Name) { // it may be one of the file's
+			out = append(out, t.Name)
+		}
 	}
 	return out, none
 }
@@ -110,11 +113,20 @@ func completeAtEdge(list func(context.Context, edge.Admin) ([]string, error)) co
 	}
 }
 
+// edgeTunnels are what release takes: names, and addresses of those that share one.
 func edgeTunnels(ctx context.Context, admin edge.Admin) ([]string, error) {
 	rows, err := admin.Tunnels(ctx)
+	shared := make(map[string]int)
+	for _, t := range rows {
+		shared[t.Name]++
+	}
 	var out []string
 	for _, t := range rows {
-		out = append(out, t.Name)
+		if shared[t.Name] > 1 {
+			out = append(out, t.PublicURL)
+		} else {
+			out = append(out, t.Name)
+		}
 	}
 	return out, err
 }

@@ -4,10 +4,36 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 )
+
+// keepAngles has <name> stand in the pages, which Markdown takes for HTML and drops.
+func keepAngles(cmd *cobra.Command) {
+	escape := func(s *string) {
+		lines := strings.Split(*s, "\n")
+		for i, line := range lines {
+			if !strings.HasPrefix(line, "\t") && !strings.HasPrefix(line, "    ") { // those are shown as they are
+				lines[i] = strings.ReplaceAll(line, "<", `\<`)
+			}
+		}
+		*s = strings.Join(lines, "\n")
+	}
+	escape(&cmd.Short)
+	escape(&cmd.Long)
+	flag := func(f *pflag.Flag) {
+		if !strings.Contains(f.Usage, `\<`) { // one of several commands
+			escape(&f.Usage)
+		}
+	}
+	cmd.LocalFlags().VisitAll(flag)
+	for _, c := range cmd.Commands() {
+		keepAngles(c)
+	}
+}
 
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{
@@ -27,6 +53,7 @@ in a folder man1 of MANPATH, such as ~/.local/share/man/man1, are found by man.`
 			}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true // the same pages whenever they are made
+			keepAngles(root)
 			header := &doc.GenManHeader{Section: "1", Source: "wgexpose " + buildVersion(), Manual: "wgexpose"}
 			if err := doc.GenManTree(root, header, args[0]); err != nil {
 				return fmt.Errorf("write manual pages: %w", err)
