@@ -63,6 +63,9 @@ func (s *session) linkOnce(ctx context.Context, l *link.Link, r *rig, round int,
 	if err := l.SetBoth(s.conditions(rtt, loss)); err != nil {
 		return err
 	}
+	if err := r.introduce(ctx, p, rtt); err != nil {
+		return fmt.Errorf("%s through %s: %w", params, p.name, err)
+	}
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
@@ -96,6 +99,22 @@ func (s *session) linkOnce(ctx context.Context, l *link.Link, r *rig, round int,
 	s.report.add(Sample{Case: "link", Params: params, Path: p.name, Round: round, Series: b.Series, Values: values}, a.Usage)
 	s.progress("link %-18s %-9s %6.1f Mbit/s (wire %3.0f %%)  within 5 s %3.0f %%  lost %.0f, queue full %.0f  others %.2f", params, p.name,
 		b.Gbps*1000, 100*values["wire_share"], 100*values["first_5s"], values["lost"], values["overflowed"], a.Usage.Others)
+	return nil
+}
+
+// introduce opens a few connections, by which the ends of a tunnel learn how long
+// the path is that has just been changed under them. Ends that met over it know
+// it from the start.
+func (r *rig) introduce(ctx context.Context, p *path, rtt time.Duration) error {
+	a, err := r.job(ctx, p, load.Job{Connect: &load.Connect{
+		Addr: p.tcp, Workers: 2, For: 3*rtt + 100*time.Millisecond,
+	}})
+	if err != nil {
+		return err
+	}
+	if a.Connect.Completed == 0 {
+		return fmt.Errorf("no connection came about: %v", a.Connect.Errors)
+	}
 	return nil
 }
 
