@@ -69,8 +69,8 @@ edge that sees requests.`,
 			set("terminate-at", "terminate_at", terminateAt)
 			pages.set(values)
 			set("upstream-tls-verify", "upstream_tls_verify", strconv.FormatBool(verify))
-			if name != "" && url != "" {
-				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
+			if err := nameOrURL(name, url); err != nil {
+				return err
 			}
 			if err := policy.set(values); err != nil {
 				return err

@@ -46,8 +46,8 @@ file:///srv/www with the keys listing and spa.`,
 			if url != "" {
 				values["url"] = url
 			}
-			if name != "" && url != "" {
-				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
+			if err := nameOrURL(name, url); err != nil {
+				return err
 			}
 			pages.set(values)
 			if err := policy.set(values); err != nil {

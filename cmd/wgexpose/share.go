@@ -185,6 +185,14 @@ func agentTunnels(in []configs.Tunnel, hashes passwordHashes) ([]agent.Tunnel, e
 	return out, nil
 }
 
+// nameOrURL lets a tunnel be called by one of the two.
+func nameOrURL(name, url string) error {
+	if name != "" && url != "" {
+		return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
+	}
+	return nil
+}
+
 // tunnelUsage says what is wrong with a tunnel in terms of the command line.
 func tunnelUsage(problems []configs.Problem) error {
 	if len(problems) == 0 {

@@ -45,8 +45,8 @@ internal from an own authority, whose root "wgexpose ca" prints.`,
 			set("url", "url", url)
 			set("terminate-at", "terminate_at", terminateAt)
 			set("proxy-protocol", "proxy_protocol", proxyProtocol)
-			if name != "" && url != "" {
-				return usagef("give --name or --url, not both: the name under the edge's domain, or the whole address")
+			if err := nameOrURL(name, url); err != nil {
+				return err
 			}
 			if err := policy.set(values); err != nil {
 				return err
