@@ -33,8 +33,9 @@ type Conn struct {
 	readMu        sync.Mutex // serialises Read; guards window
 	window        window
 	peer          *peer
-	writeMu       sync.Mutex // serialises Write; guards source
+	writeMu       sync.Mutex // serialises Write; guards source and room
 	source        bytes.Reader
+	room          room
 	readDeadline  deadline
 	writeDeadline deadline
 
@@ -56,6 +57,7 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 	c := &Conn{
 		ep: ep, queue: wq, local: local, remote: remote,
 		stack: s, peer: s.peers.to(remote.Addr()), window: window{size: windowFirst},
+		room:     room{size: 2 * s.segment},
 		readable: make(chan struct{}, 1),
 		writable: make(chan struct{}, 1),
 		closed:   make(chan struct{}),
@@ -76,6 +78,14 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 	if terr := ep.GetSockOpt(&info); terr == nil {
 		c.peer.measured(info.RTT)
 	}
+	if c.peer.isNear() {
+		cc := tcpip.CongestionControlOption(nearControl)
+		if terr := ep.SetSockOpt(&cc); terr != nil {
+			s.link.logger.Debug("a connection keeps its congestion control", "err", translate(terr))
+		}
+	}
+	// With the notice, which ends gVisor's own tuning of the size.
+	ep.SocketOptions().SetSendBufferSize(int64(c.room.size), true)
 	return c
 }
 
@@ -194,9 +204,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 		if c.writeDeadline.hasPassed() {
 			return done, c.opError("write", errDeadline)
 		}
-		c.source.Reset(p[done:])
-		n, terr := c.ep.Write(&c.source, tcpip.WriteOptions{})
-		done += int(n)
+		n, terr := c.write(p[done:min(len(p), done+c.stack.segment)])
+		done += n
 		if terr == nil {
 			continue
 		}
@@ -208,6 +217,25 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// write gives the endpoint the bytes of one segment at most, if there is room for
+// all of them.
+func (c *Conn) write(p []byte) (int, tcpip.Error) {
+	options, limit := c.ep.SocketOptions(), int64(c.room.limit(len(p), c.stack.link.segment()))
+	options.SetSendBufferSize(limit, false)
+	if c.ep.Readiness(waiter.WritableEvents)&waiter.WritableEvents == 0 {
+		return 0, &tcpip.ErrWouldBlock{}
+	}
+	// The endpoint would take a part.
+	options.SetSendBufferSize(limit+int64(len(p)), false)
+	c.source.Reset(p)
+	n, terr := c.ep.Write(&c.source, tcpip.WriteOptions{})
+	options.SetSendBufferSize(limit, false)
+	if terr == nil {
+		c.room.wrote(int(n), c.stack.segment, time.Since(c.stack.opened), c.peer)
+	}
+	return int(n), terr
 }
 
 // wait blocks until there is a token in ready, the deadline has passed or

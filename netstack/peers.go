@@ -15,6 +15,15 @@ const (
 	// goroutines on a busy machine.
 	slack = time.Millisecond
 
+	// A path whose round trip takes less than near is one machine or a LAN.
+	near = 5 * time.Millisecond
+
+	// nearControl is the congestion control on such paths. gVisor's CUBIC leaves
+	// slow start by HyStart when a round trip takes longer than the one before,
+	// and there it does whenever a goroutine waits for a processor: at 55
+	// packets was seen. From there CUBIC takes seconds to grow.
+	nearControl = "reno"
+
 	// muchLonger, and twice the round trip, is what a handshake must take to
 	// be a sign that the path has become longer, and no queue.
 	muchLonger = 20 * time.Millisecond
@@ -82,8 +91,7 @@ type peer struct {
 	rtt    time.Duration // the least round trip time, 0 if there is none
 	longer time.Duration // that of the last handshake, if it was much longer
 
-	epoch        time.Duration // when the count of busy connections began
-	busy, lately int           // in this epoch, and in the one before
+	readers, writers busy
 }
 
 // measured takes in the round trip time of a handshake. The least counts, until
@@ -109,26 +117,66 @@ func (p *peer) measured(rtt time.Duration) {
 	}
 }
 
-// share is what a busy connection to the peer may have under way, in bytes: an
-// equal part of what the path may hold. last belongs to the connection.
+// isNear tells whether the path is known to be short.
+func (p *peer) isNear() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rtt != 0 && p.rtt < near
+}
+
+// share is how large the receive window of a busy connection to the peer may be,
+// in bytes: more than the sender's part, so that it is the sender who decides.
+// last belongs to the connection.
 func (p *peer) share(last *time.Duration, now time.Duration) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now-p.epoch >= growWithin {
-		p.lately = p.busy
-		if now-p.epoch >= 2*growWithin {
-			p.lately = 0
-		}
-		p.epoch, p.busy = now, 0
+	n := p.readers.count(last, now)
+	enough := min(windowEnough, windowsMost/n)
+	return min(max(2*p.budget()/n, enough, windowLeast), windowMost)
+}
+
+// allot is what a busy connection to the peer may have sent that is not
+// acknowledged, in bytes: an equal part of what the path may hold, and half of it
+// is enough for several, one of which always has something while others wait for
+// an acknowledgement. last belongs to the connection.
+func (p *peer) allot(last *time.Duration, now time.Duration) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.writers.count(last, now)
+	if n > 1 {
+		n *= 2
 	}
-	if *last < p.epoch || *last == 0 {
-		*last = now
-		p.busy++
-	}
+	return min(p.budget()/n, windowMost)
+}
+
+// budget is what the path may hold, in bytes.
+func (p *peer) budget() int {
 	rtt := p.rtt
 	if rtt == 0 {
 		rtt = unknownRTT
 	}
-	budget := int(pathRate * (rtt + slack).Seconds())
-	return min(max(budget/max(p.busy, p.lately), windowLeast), windowMost)
+	return int(pathRate * (rtt + slack).Seconds())
+}
+
+// busy counts connections that were busy in the last growWithin or two.
+type busy struct {
+	epoch       time.Duration // when the count began
+	now, lately int           // connections in this epoch, and in the one before
+}
+
+// count counts a connection, once in an epoch, and returns how many there are. last
+// belongs to the connection.
+func (b *busy) count(last *time.Duration, now time.Duration) int {
+	if now-b.epoch >= growWithin {
+		b.lately = b.now
+		if now-b.epoch >= 2*growWithin {
+			b.lately = 0
+		}
+		b.epoch, b.now = now, 0
+	}
+	if *last < b.epoch || *last == 0 {
+		*last = now
+		b.now++
+	}
+	return max(b.now, b.lately)
 }

@@ -15,11 +15,10 @@ const (
 	// stay in order, so nothing but fairness between the two is lost.
 	flowBuckets = 1024
 
-	// quantum is what a flow may send in its turn, in bytes: long enough
-	// that the far end's GRO sees runs worth joining, short enough that an
-	// interactive flow waits less than a millisecond behind eight bulk
-	// flows at 2 Gbit/s.
-	quantum = 32 << 10
+	// quantum is what a flow may send in its turn, in bytes: one large segment
+	// at the usual MTU, which the far end then joins as a whole. A flow that
+	// sends now and then does not wait for the others' turns.
+	quantum = 45 * 1320
 
 	// flowLossy bounds the packets of one flow that are not TCP. TCP is
 	// bounded by its windows, and dropping what it sent would only make it

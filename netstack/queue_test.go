@@ -32,9 +32,9 @@ func TestSparseFlowGoesFirst(t *testing.T) {
 		}
 		pkt.DecRef()
 	}
-	const bulk = 32
+	const bulk, turn = 32, quantum/1348 + 1
 	for hash := uint32(1); hash <= bulk; hash++ {
-		for range 20 {
+		for range 30 {
 			push(hash, 60000)
 		}
 	}
@@ -49,7 +49,7 @@ func TestSparseFlowGoesFirst(t *testing.T) {
 		return hashes
 	}
 	for range 3 * bulk { // every bulk flow had its first turn
-		take(24)
+		take(turn)
 	}
 	push(1000, 100)
 	push(0, 0) // no flow: first of all
@@ -60,12 +60,12 @@ func TestSparseFlowGoesFirst(t *testing.T) {
 
 	// And the bulk flows share equally.
 	counts := map[uint32]int{}
-	for _, h := range take(bulk * 24 * 4) {
+	for _, h := range take(bulk * turn * 4) {
 		counts[h]++
 	}
 	for hash := uint32(1); hash <= bulk; hash++ {
-		if n := counts[hash]; n < 24*3 || n > 24*5 {
-			t.Errorf("flow %d sent %d packets of about %d", hash, n, 24*4)
+		if n := counts[hash]; n < turn*3 || n > turn*5 {
+			t.Errorf("flow %d sent %d packets of about %d", hash, n, turn*4)
 		}
 	}
 }

@@ -103,6 +103,7 @@ type Stack struct {
 	link    *link
 	peers   peers
 	opened  time.Time
+	segment int // payload of the largest segment, in bytes
 
 	forwardOnce sync.Once
 	closeOnce   sync.Once
@@ -137,6 +138,7 @@ func Open(cfg Config) (*Stack, error) {
 			Clock:              cfg.clock,
 		}),
 	}
+	s.segment = s.link.largest()
 	s.link.timeouts = s.stack.Stats().TCP.Timeouts
 	s.link.queue.acks.clock = s.stack.Clock()
 	if err := s.setUp(cfg); err != nil {

@@ -9,14 +9,21 @@ const (
 	windowFirst = 128 << 10
 	windowMost  = 8 << 20
 
+	// windowEnough is more than what a sender has under way that shares its path
+	// with several others (peer.allot): what arrives is taken out of the buffer
+	// in bursts. All windows on a path have that as long as they are windowsMost
+	// together.
+	windowEnough = 512 << 10
+	windowsMost  = 16 << 20
+
 	// growWithin is how quickly a window's bytes must be read for it to grow:
 	// what is not read so fast would only wait in the buffer. It is also for
 	// how long a connection counts as busy.
 	growWithin = 400 * time.Millisecond
 )
 
-// window decides how large a connection's receive window is: its share of what
-// its path may hold (peer.share). It grows towards that as bytes are read, so
+// window decides how large a connection's receive window is: twice its share of what
+// its path may hold, and enough for large segments (peer.share). It grows towards that as bytes are read, so
 // that a connection whose reader is slow holds little memory.
 //
 // gVisor's own moderation grows the window by what arrives in a round trip as

@@ -17,9 +17,10 @@ func TestWindow(t *testing.T) {
 		conns       int
 		least, most int // bytes in all windows
 	}{
-		{"one machine", ms, 250e6, 1, 1e6, 1e6},
-		{"one machine, 8 connections", ms, 31e6, 8, 1e6 - 8, 1e6},
-		{"one machine, 64 connections", ms, 4e6, 64, 64 * windowLeast, 64 * windowLeast},
+		{"one machine", ms, 250e6, 1, 2e6, 2e6},
+		{"one machine, 8 connections", ms, 31e6, 8, 8 * windowEnough, 8 * windowEnough},
+		{"one machine, 64 connections", ms, 4e6, 64, windowsMost, windowsMost},
+		{"one machine, 512 connections", ms, 4e6, 512, 512 * windowLeast, 512 * windowLeast},
 		{"200 ms and 1 Gbit/s, 4 connections", 200 * ms, 31e6, 4, 25e6, 4 * windowMost},
 		{"a visitor who reads 20 KB/s", 40 * ms, 20e3, 1, windowFirst, windowFirst},
 		{"a visitor who reads 1 MB/s", 40 * ms, 1e6, 1, 400e3, 2e6},

@@ -1,0 +1,43 @@
+package netstack
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// room is how much of what was written may be in the send buffer, which holds
+// what waits and what is not acknowledged: a connection's share of what its path
+// may hold (peer.allot), in whole large segments.
+//
+// A write is taken whole or waits, and the room is less than the other end's
+// window, so that there is nothing to cut. TCP cuts a segment wherever a
+// congestion window or the receiver's ends, and the pieces stay: each
+// acknowledgement of a small segment makes room for another one. With eight
+// connections that shared a megabyte, a segment had 28 KB on average instead of 59.
+type room struct {
+	size  int           // bytes
+	bytes int           // written since size was looked at
+	epoch time.Duration // when the peer was told that the connection is busy
+}
+
+// limit is the size of the send buffer at which it has space if a write of n bytes,
+// a segment at most, fits the room beside two packets of mss bytes. gVisor tells that
+// it has space again when less than half of it is taken: with room for one segment,
+// when one packet is left, whose acknowledgement may wait for company (acker).
+func (r *room) limit(n, mss int) int { return r.size - n + 2*mss + 2 }
+
+// wrote takes in that n bytes were written now to p.
+func (r *room) wrote(n, segment int, now time.Duration, p *peer) {
+	// Whoever sends less than two segments is not busy.
+	if r.bytes += n; r.bytes >= max(r.size, 2*segment) {
+		r.bytes = 0
+		r.size = max(p.allot(&r.epoch, now)/segment, 1) * segment
+	}
+}
+
+// largest is how many bytes of payload the largest segment has that the stack
+// makes.
+func (l *link) largest() int {
+	return int(l.GSOMaxSize()) - header.TCPTotalHeaderMaximumSize - 1
+}

@@ -1,0 +1,102 @@
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
+
+// TestRoom has connections write, and looks what rooms they come to.
+func TestRoom(t *testing.T) {
+	const ms, segment = time.Millisecond, 59400
+	for _, c := range []struct {
+		name            string
+		rtt             time.Duration
+		conns, segments int
+	}{
+		{"alone on one machine", ms, 1, 16},
+		{"two on one machine", ms, 2, 4},
+		{"8 on one machine", ms, 8, 1},
+		{"64 on one machine", ms, 64, 1},
+		{"8 over 40 ms", 40 * ms, 8, 21},
+		{"one over 200 ms", 200 * ms, 1, windowMost / segment},
+	} {
+		p := &peer{}
+		p.measured(c.rtt)
+		rooms := make([]room, c.conns+1)
+		for i := range rooms {
+			rooms[i].size = 2 * segment
+		}
+		// One says little, and is not busy.
+		rooms[c.conns].wrote(100, segment, ms, p)
+		for now := ms; now < 5*time.Second; now += ms {
+			for i := range rooms[:c.conns] {
+				rooms[i].wrote(segment, segment, now, p)
+			}
+		}
+		for i := range rooms[:c.conns] {
+			if got := rooms[i].size; got != c.segments*segment {
+				t.Errorf("%s: room for %d bytes, want %d segments", c.name, got, c.segments)
+			}
+		}
+		if got := rooms[c.conns].size; got != 2*segment {
+			t.Errorf("%s: room for %d bytes of a connection that says little", c.name, got)
+		}
+	}
+}
+
+// TestRoomWakesWriters holds when gVisor tells of space, which is at half of the
+// limit: with room for one segment as soon as less than a packet is left, with room
+// for three as soon as one segment is.
+func TestRoomWakesWriters(t *testing.T) {
+	const mss, segment = 1320, 45 * 1320
+	for segments, left := range map[int]int{1: mss, 3: segment} {
+		r := room{size: segments * segment}
+		if limit := r.limit(segment, mss); limit/2 <= left {
+			t.Errorf("a writer with room for %d segments sleeps while %d bytes are left, at a limit of %d", segments, left, limit)
+		}
+	}
+}
+
+// TestWritesAreTakenWhole fills a connection that nobody reads, and then empties it.
+func TestWritesAreTakenWhole(t *testing.T) {
+	a, b := wired(t, nil)
+	client, server := connected(t, a, b)
+	defer client.Close()
+	defer server.Close()
+	var sent []byte
+	for i := 0; ; i++ {
+		p := bytes.Repeat([]byte{byte(i)}, a.segment)
+		client.writeMu.Lock()
+		n, terr := client.write(p)
+		client.writeMu.Unlock()
+		if _, full := terr.(*tcpip.ErrWouldBlock); full && n == 0 {
+			break
+		}
+		if terr != nil || n != len(p) {
+			t.Fatalf("took %d of %d bytes: %v", n, len(p), terr)
+		}
+		sent = append(sent, p...)
+	}
+	// The rest goes as room comes.
+	more := bytes.Repeat([]byte{255}, 10*a.segment+1)
+	done := make(chan error, 1)
+	go func() {
+		_, err := client.Write(more)
+		done <- err
+	}()
+	sent = append(sent, more...)
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(server, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Fatal("other bytes arrived than were sent")
+	}
+}
