@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"time"
 
@@ -18,6 +21,9 @@ func (a *app) withAdmin(cmd *cobra.Command, do func(ctx context.Context, admin e
 	state, err := configs.LoadEdgeState(cmd.Flags())
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(state); errors.Is(err, fs.ErrNotExist) { // Open would make it
+		return fmt.Errorf("there is no edge in %s yet: start it first, with wgexpose edge, or name its state directory with --state", state)
 	}
 	dir, err := statedir.Open(state)
 	if err != nil {
