@@ -48,9 +48,9 @@ func Unit(s Spec) (string, error) {
 		set("ExecReload=/bin/kill -HUP $MAINPID") // it reads its file again
 	}
 	set(
-		// 2 is a wrong command line and 3 the edge's no: the next try will not
-		// end otherwise.
-		"Restart=on-failure", "RestartSec=5s", "RestartPreventExitStatus=2 3",
+		// 3 is the edge's no: the next try will not end otherwise. 2, what was given
+		// is wrong, may: a file that is being replaced, or is not mounted yet.
+		"Restart=on-failure", "RestartSec=5s", "RestartPreventExitStatus=3",
 		"WatchdogSec=60s", "TimeoutStopSec=60s", "LimitNOFILE=infinity")
 	if s.User {
 		set(unprivileged...)
