@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"golang.org/x/sync/errgroup"
 
@@ -600,6 +602,59 @@ func TestSilentStreamBreaks(t *testing.T) {
 		}
 		if d := time.Since(start); d < 5*time.Second || d > streamSilence {
 			t.Errorf("broke after %v", d)
+		}
+		s.Close()
+		c.Close()
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLostConnectionIsLetGo: what an agent's connection takes is free soon after
+// it broke in the middle of an event stream. net/http keeps it for IdleTimeout:
+// it sets the timer of an idle connection when the last stream ends, which here is
+// after it has stopped that timer (h2_bundle.go, closeAllStreamsOnConnClose).
+func TestLostConnectionIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type half struct{ net.Conn } // a weak pointer wants a type
+		conn := make(chan net.Conn)
+		l := &pipeListener{conns: conn, done: make(chan struct{}), addr: testOverlay(t).NodeAddr(300)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		h := fakeHandler{session: func(_ context.Context, _ tunnel.NodeID, s *Session) error {
+			defer close(ended)
+			if err := s.Send(ServerEvent{Type: EventHello, Session: "a"}); err != nil {
+				return err
+			}
+			_, err := s.Recv()
+			return err
+		}}
+		var g errgroup.Group
+		g.Go(func() error { return NewServer(testOverlay(t), h, nil).Serve(ctx, l) })
+		var ours net.Conn
+		var theirs weak.Pointer[half]
+		c := NewClient(func(context.Context) (net.Conn, error) {
+			a, b := net.Pipe()
+			server := &half{b}
+			ours, theirs = a, weak.Make(server)
+			conn <- server
+			return a, nil
+		})
+		s, err := c.Events(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours.Close() // without a word
+		<-ended
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		for range 3 { // the first two empty net/http's pools
+			runtime.GC()
+		}
+		if theirs.Value() != nil {
+			t.Error("the server still holds a connection that broke 15 s ago")
 		}
 		s.Close()
 		c.Close()

@@ -24,6 +24,12 @@ const (
 	// vanished without a word keeps its connection open for all of it.
 	stopTimeout = time.Second
 
+	// idleTimeout ends a connection without an event stream or a call, which an
+	// agent has no use for. net/http also keeps what a connection took for as long
+	// after it has broken with a stream on it, some 12 KB each: an agent that
+	// reconnects ten times a second filled 12 MB in two minutes.
+	idleTimeout = 10 * time.Second
+
 	// streamSilence breaks an event stream whose agent is silent. Long before
 	// that, the edge takes the agent for away; the stream is kept so that a
 	// laptop that slept for a moment goes on where it was.
@@ -72,7 +78,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s.mux(),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readTimeout,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		// An agent has one stream and a few calls; more is an attack.
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 16, MaxReadFrameSize: 16 << 10},
