@@ -257,6 +257,9 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return failed(err)
 	}
 	heardHello()
+	if listener.Wait(); deaf.Load() { // it was just giving up
+		return failed(nil)
+	}
 	if hello.Type != control.EventHello {
 		return false, fmt.Errorf("the edge began with %q instead of a hello", hello.Type)
 	}

@@ -74,7 +74,7 @@ func agentSettings() []setting {
 		{"proxy", "", "`URL` of a proxy for transport tls: http://[USER:PASSWORD@]HOST:PORT, https:// or socks5://; off for none (default: as HTTPS_PROXY says)"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path takes, and follows it"},
 		{"certificates", "acme", "where certificates for tunnels with terminate_at agent come from, `MODE`: acme (agrees to the authority's terms of service) or internal (an own CA)"},
-		{"acme_email", "", "eemail `ADDRESS` that the certificate authority may write to"},
+		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` for this agent's certificates (default Let's Encrypt)"},
 		{"acme_root", "", "`FILE` with root certificates to trust for --acme-ca besides the system's, in PEM"},
 		{"inspect", "true", "show the requests of http tunnels on a local page"},

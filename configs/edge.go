@@ -84,7 +84,7 @@ func edgeSettings() []setting {
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"metrics", "off", "`ADDRESS` for Prometheus' metrics at /metrics, such as :9090 for this machine alone; with an IP address, for whoever can connect; or off"},
 		{"public_https_port", "", "`PORT` in public addresses, if another machine forwards that port here (default: that of --listen-https)"},
-		{"acme_email", "", "eemail `ADDRESS` that the certificate authority may write to"},
+		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
 		{"acme_root", "", "PEM `FILE` of a root certificate to trust for --acme-ca, besides the system's"},
 		{"cert_file", "", "own certificate, PEM `FILE` with the chain; needs --key-file; read again when it changes"},

@@ -39,7 +39,7 @@ func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, l
 		MaxRequestsInFlight: maxMetricsReads,
 	}))
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "The metrics of this edge are at /c.d.", http.StatusNotFound)
+		http.Error(w, "The metrics of this edge are at /metrics.", http.StatusNotFound)
 	})
 	srv := &http.Server{
 		Handler:           mux,

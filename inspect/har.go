@@ -140,7 +140,7 @@ func (i *Inspector) harEntry(x *exchange) harEntry {
 			Content: harBody(&x.response),
 		},
 	}
-	if x.request.size > 0 {
+	if x.request.size > 0 && x.upgrade == "" { // after an upgrade come messages, and no body
 		c := harBody(&x.request)
 		e.Request.PostData = &harPost{MimeType: c.MimeType, Params: []harPair{}, Text: c.Text, Comment: strings.TrimSpace(c.Encoding + " " + c.Comment)}
 	}

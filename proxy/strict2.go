@@ -71,7 +71,7 @@ func newFramedConn(c *tls.Conn, state tls.ConnectionState) *framedConn {
 	f.fields = hpack.NewDecoder(headerTable, func(field hpack.HeaderField) {
 		f.foreign = f.foreign || ofConnection(field.Name, field.Value)
 	})
-	f.fields.SetMaxStringLength(MaxHeader)
+	f.fields.SetMaxStringLength(2 * MaxHeader) // net/http's bound, which is a little above MaxHeader, comes first
 	return f
 }
 

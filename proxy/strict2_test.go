@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -93,6 +94,25 @@ func TestFramesPassUnchanged(t *testing.T) {
 				t.Errorf("%s, read by %d: %d bytes of %d, %v", name, size, len(got), len(sent), err)
 			}
 		}
+	}
+}
+
+// A field as long as net/http takes it does not end the judging of requests after it.
+func TestLongestField(t *testing.T) {
+	sent := visitorSays(func(f *http2.Framer) {
+		long := headerBlock(":method", "GET", "x", strings.Repeat("x", MaxHeader+100))
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: long[:9]})
+		for rest := long[9:]; len(rest) > 0; {
+			n := min(len(rest), maxFrame)
+			f.WriteContinuation(1, n == len(rest), rest[:n])
+			rest = rest[n:]
+		}
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, EndHeaders: true, BlockFragment: headerBlock(":method", "GET", "te", "gzip")})
+	})
+	end := malformed
+	end[8] = 3 // the stream
+	if got, err := framed(sent, 1<<20); err != io.EOF || !bytes.HasSuffix(got, end[:]) {
+		t.Errorf("%v, the last bytes are %q; want %q", err, got[len(got)-len(end):], end)
 	}
 }
 
