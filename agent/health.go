@@ -15,8 +15,12 @@ import (
 
 const (
 	// lookEvery is how often it is looked whether somebody listens at the
-	// upstreams on this machine. Nothing is sent for it.
+	// upstreams on this machine, while nobody does at one of them. Nothing is sent
+	// for it.
 	lookEvery = time.Second
+	// calmEvery is how often while all are there: that one has ended is told by
+	// the first visitor, too.
+	calmEvery = 3 * time.Second
 	// lookShare is how many times as long as a look took nobody looks again, up to
 	// dialEvery: a machine with many thousand sockets has much to read.
 	lookShare = 100
@@ -52,9 +56,12 @@ func (u *upstreams) run(ctx context.Context) {
 	defer u.dials.Wait()
 	for ctx.Err() == nil {
 		began := time.Now()
-		changed := u.look(ctx, began)
+		well, changed := u.look(ctx, began)
 		wait := untilSecond(time.Now())
-		if long := min(lookShare*time.Since(began), dialEvery); long > lookEvery {
+		if well {
+			wait += calmEvery - lookEvery
+		}
+		if long := min(lookShare*time.Since(began), dialEvery); long > wait {
 			wait = long
 		}
 		timer := time.NewTimer(wait)
@@ -71,9 +78,9 @@ func (u *upstreams) run(ctx context.Context) {
 	}
 }
 
-// look goes through all upstreams once. The channel is closed when there may be
-// others.
-func (u *upstreams) look(ctx context.Context, now time.Time) <-chan struct{} {
+// look goes through all upstreams once, and reports whether they are as they should
+// be. The channel is closed when there may be others.
+func (u *upstreams) look(ctx context.Context, now time.Time) (well bool, changed <-chan struct{}) {
 	u.set.mu.Lock()
 	all := make([]*served, 0, len(u.set.wanted))
 	for _, t := range u.set.wanted {
@@ -81,11 +88,12 @@ func (u *upstreams) look(ctx context.Context, now time.Time) <-chan struct{} {
 			all = append(all, t)
 		}
 	}
+	well = len(all) == len(u.set.wanted)
 	failures := make([]*control.Error, len(all))
 	for i, t := range all {
 		failures[i] = t.failure
 	}
-	changed := u.set.changed
+	changed = u.set.changed
 	u.set.mu.Unlock()
 
 	table, known := listening.Read()
@@ -101,6 +109,7 @@ func (u *upstreams) look(ctx context.Context, now time.Time) <-chan struct{} {
 			at = &lookedAt{listens: true}
 		}
 		seen[t] = at
+		well = well && failures[i] == nil
 		addr, local := t.loopback()
 		due := now.Sub(at.dialled) >= dialEvery
 		if known && local {
@@ -111,6 +120,7 @@ func (u *upstreams) look(ctx context.Context, now time.Time) <-chan struct{} {
 				}
 				continue
 			}
+			well = false
 			due = due || ended
 		} else {
 			due = due && (at.dialled.IsZero() || failures[i] != nil)
@@ -121,7 +131,7 @@ func (u *upstreams) look(ctx context.Context, now time.Time) <-chan struct{} {
 		}
 	}
 	u.seen = seen
-	return changed
+	return well, changed
 }
 
 // dial asks the upstream itself.

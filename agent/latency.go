@@ -11,6 +11,35 @@ func (l *link) delay() float64 {
 	return float64(l.latency.Load()) / float64(time.Millisecond)
 }
 
+const (
+	// promptAnswer is the latency of a heartbeat, at most, that was surely sent once
+	// and answered once: TCP sends again after 200 ms and more.
+	promptAnswer = 150 * time.Millisecond
+	// promptRow is how many of those in a row make a path that may be trusted.
+	promptRow = 8
+)
+
+// answered notes how long an answer to a heartbeat took.
+func (l *link) answered(took time.Duration) {
+	l.latency.Store(int64(max(took, 1)))
+	if took >= promptAnswer {
+		l.prompt.Store(0)
+	} else if l.prompt.Load() < promptRow {
+		l.prompt.Add(1)
+	}
+}
+
+// rest is for how long after an event nothing is done to get another one. Half of the
+// silence is then left for it, in which some may be lost or late. Where that does not
+// happen, the next heartbeat is early enough, and there are no others; what is left if
+// it is not answered is for three more.
+func (l *link) rest() time.Duration {
+	if l.prompt.Load() < promptRow {
+		return silence / 2
+	}
+	return control.Heartbeat + lookPause
+}
+
 // pinger times heartbeats: each carries when it was sent, and comes back.
 type pinger struct{ start time.Time }
 

@@ -31,10 +31,9 @@ const (
 	// as on a path that works in one direction. A handshake that is answered
 	// counts, since bulk traffic may hold up events for longer.
 	oneWay = silence * 3 / 2
-	// lookPause is how often it is looked for a sign of the edge when it is quiet,
-	// and rest how long it is not looked after an event.
+	// lookPause is how often it is looked for a sign of the edge when it is quiet;
+	// see link.rest for how long it is not after an event.
 	lookPause = silence / 10
-	rest      = silence / 2
 	// maxSilence holds even then, when it is the event stream that is stuck,
 	// and on a stream, where a handshake waits as long as events do.
 	maxSilence = 15 * time.Second
@@ -97,6 +96,7 @@ type link struct {
 	how          Reach
 	streaming    atomic.Bool  // packets go over TLS
 	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
+	prompt       atomic.Int32 // see answered
 	sizing       sizing
 	watchNetwork watcher // netwatch.Watch; tests have their own
 	ends         *tlsEnd // nil in tests that need none
@@ -279,6 +279,7 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 	g, gctx := errgroup.WithContext(life)
 	heard := make(chan struct{}, 1)
 	l.latency.Store(0)
+	l.prompt.Store(0)
 	pings := pinger{start: time.Now()}
 	g.Go(func() error { return l.receive(ctx, stream, pings, heard) })
 	ask := make(chan struct{}, 1)
@@ -351,13 +352,10 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 		case err != nil:
 			return fmt.Errorf("the connection to the edge broke: %w", err)
 		}
-		select {
-		case heard <- struct{}{}:
-		default:
-		}
 		if took, ok := pings.latency(e.Pong); ok {
-			l.latency.Store(int64(max(took, 1)))
+			l.answered(took)
 		}
+		nonblocking(heard)
 		switch e.Type {
 		case control.EventSuperseded:
 			return errSuperseded
@@ -390,10 +388,9 @@ func (l *link) noteClock(shaken time.Time) {
 // started anew and knows nothing of this stream: an event at once, through ask,
 // is answered with a reset then, which is sooner known than the next heartbeat.
 //
-// It rests while events come: nothing could be found out before half of the
-// silence is over, unless there is a handshake.
+// It rests while events come, unless there is a handshake: see link.rest.
 func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask chan<- struct{}) error {
-	look := time.NewTimer(rest)
+	look := time.NewTimer(l.rest())
 	defer look.Stop()
 	event := time.Now()
 	alert := event  // until when a handshake may show
@@ -413,7 +410,7 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 			l.noteClock(shaken)
 			if event.After(alert) {
 				rested = true
-				look.Reset(rest)
+				look.Reset(l.rest())
 			}
 			continue
 		case <-n.paths.Shaking():
