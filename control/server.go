@@ -25,9 +25,8 @@ const (
 	stopTimeout = time.Second
 
 	// idleTimeout ends a connection without an event stream or a call, which an
-	// agent has no use for. net/http also keeps what a connection took for as long
-	// after it has broken with a stream on it, some 12 KB each: an agent that
-	// reconnects ten times a second filled 12 MB in two minutes.
+	// agent has no use for. net/http also keeps what a connection took, some 9 KB,
+	// for as long after it has broken with a stream on it.
 	idleTimeout = 10 * time.Second
 
 	// streamSilence breaks an event stream whose agent is silent. Long before
