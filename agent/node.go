@@ -24,6 +24,9 @@ const (
 	// stream does it, such as when an edge restarts and calls its agents.
 	// RFC 4787 lets a NAT forget UDP after 2 minutes; many do after 30 s.
 	keepalive = 25 * time.Second
+	// lastWords is for what the stack has to say when it ends: resets, and what
+	// it has received.
+	lastWords = 300 * time.Millisecond
 )
 
 // node is one WireGuard device and one netstack on it. Its peer is an edge.
@@ -92,6 +95,7 @@ func openNode(key keys.Private, addr netip.Addr, how Reach, log *slog.Logger) (*
 // close releases everything. It may be called again.
 func (n *node) close() {
 	n.once.Do(func() {
+		n.stack.Flush(lastWords)
 		n.dev.Close()
 		n.streams.Close()
 		n.carrying.Wait()

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
@@ -140,7 +141,8 @@ func checkStatus(resp *http.Response) error {
 	return body.Error
 }
 
-// Close breaks all connections, and with them calls and streams under way.
+// Close breaks all connections, and with them calls and streams under way. The edge
+// is told by a reset: whoever closes may be gone before an end is acknowledged.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -148,7 +150,7 @@ func (c *Client) Close() error {
 	c.conns = nil
 	c.mu.Unlock()
 	for conn := range conns {
-		conn.Conn.Close()
+		relay.Abort(conn.Conn)
 	}
 	c.http.CloseIdleConnections()
 	return nil

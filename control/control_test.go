@@ -128,6 +128,41 @@ func client(t *testing.T, dial func(context.Context) (net.Conn, error)) *Client 
 	return c
 }
 
+// abortable notes that it was reset.
+type abortable struct {
+	net.Conn
+	aborted atomic.Bool
+}
+
+func (c *abortable) Abort() {
+	c.aborted.Store(true)
+	c.Conn.Close()
+}
+
+// A client that closes may be gone at once, and nobody is left who would acknowledge
+// an end.
+func TestCloseResets(t *testing.T) {
+	dial, _ := serve(t, fakeHandler{publish: func(tunnel.NodeID, PublishRequest) (PublishReply, error) {
+		return PublishReply{Tunnels: []Published{}}, nil
+	}}, node(t, 300))
+	var conn *abortable
+	c := client(t, func(ctx context.Context) (net.Conn, error) {
+		overlay, err := dial(ctx)
+		conn = &abortable{Conn: overlay}
+		return conn, err
+	})
+	if _, err := c.Publish(t.Context(), PublishRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if conn.aborted.Load() {
+		t.Error("reset after a call")
+	}
+	c.Close()
+	if !conn.aborted.Load() {
+		t.Error("not reset")
+	}
+}
+
 func node(t *testing.T, id tunnel.NodeID) func() netip.Addr {
 	a := testOverlay(t).NodeAddr(id)
 	return func() netip.Addr { return a }

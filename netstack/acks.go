@@ -109,11 +109,8 @@ func (q *queue) release() {
 		case a.since == q.acks.tick:
 			rest = append(rest, a)
 		default:
-			tcp := header.TCP(a.held.pkt.TransportHeader().Slice())
-			a.told, a.listed = seqnum.Value(tcp.AckNumber()), false
-			q.enqueue(a.held)
-			a.held.pkt.DecRef()
-			a.held = queued{}
+			a.listed = false
+			q.enqueueHeld(a)
 		}
 	}
 	clear(q.acks.waiting[len(rest):])
@@ -122,6 +119,32 @@ func (q *queue) release() {
 	if q.acks.armed = len(rest) > 0; q.acks.armed {
 		q.acks.timer.Reset(ackWait)
 	}
+}
+
+// settle queues all acknowledgments that wait, and reports whether the queue is
+// empty.
+func (q *queue) settle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return true
+	}
+	for _, a := range q.acks.waiting {
+		if a.listed = false; a.held.pkt != nil {
+			q.enqueueHeld(a)
+		}
+	}
+	clear(q.acks.waiting)
+	q.acks.waiting = q.acks.waiting[:0] // the timer finds none
+	return q.urgent.empty() && q.fresh.head == nil && q.bulk.head == nil
+}
+
+// enqueueHeld queues the acknowledgment that a holds. q.mu is held.
+func (q *queue) enqueueHeld(a *acker) {
+	a.told = seqnum.Value(header.TCP(a.held.pkt.TransportHeader().Slice()).AckNumber())
+	q.enqueue(a.held)
+	a.held.pkt.DecRef()
+	a.held = queued{}
 }
 
 // drop forgets all that wait.

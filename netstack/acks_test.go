@@ -150,3 +150,41 @@ func TestDialogueSendsNothingButMessages(t *testing.T) {
 		t.Errorf("%d packets for %d messages", n, 2*rounds)
 	}
 }
+
+// What was received is acknowledged before the device ends, though the wait is not
+// over: the other end would send it again for minutes.
+func TestFlush(t *testing.T) {
+	var packets atomic.Int64
+	cfg := Config{clock: faketime.NewManualClock()}
+	a, b := wiredWith(t, cfg, func(bufs [][]byte) [][]byte {
+		packets.Add(int64(len(bufs)))
+		return bufs
+	})
+	client, server := connected(t, a, b)
+	mustWrite(t, client, "question")
+	mustRead(t, server, "question")
+	mustWrite(t, server, "the first answer is acknowledged at once")
+	mustRead(t, client, "the first answer is acknowledged at once")
+	mustWrite(t, server, "the last answer")
+	mustRead(t, client, "the last answer")
+	held := func() bool {
+		a.link.queue.mu.Lock()
+		defer a.link.queue.mu.Unlock()
+		return len(a.link.queue.acks.waiting) > 0
+	}
+	for deadline := time.Now().Add(time.Minute); !held(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the acknowledgment does not wait")
+		}
+	}
+	b.Flush(time.Minute)
+	before := packets.Load()
+	a.Flush(time.Minute)
+	if n := packets.Load() - before; n != 1 {
+		t.Errorf("%d packets left, want the acknowledgment", n)
+	}
+	if err := a.Device().Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.Flush(time.Minute) // there is nothing to wait for any more
+}

@@ -53,8 +53,9 @@ type link struct {
 	pieces []piece    // taken from the queue, not yet emitted
 	mean   int        // bytes of each packet that Read returned last, on average
 
-	flying atomic.Int64  // packets read and not reported as sent
-	landed chan struct{} // has a token when flying went down
+	reading atomic.Bool   // Read may have taken packets that do not count as flying yet
+	flying  atomic.Int64  // packets read and not reported as sent
+	landed  chan struct{} // has a token when flying went down
 
 	events    chan tun.Event
 	closeOnce sync.Once
@@ -117,10 +118,12 @@ func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		return 0, err
 	}
 	for {
+		l.reading.Store(true)
 		l.pieces = l.queue.take(l.pieces[:0], len(bufs))
 		if len(l.pieces) > 0 {
 			break
 		}
+		l.reading.Store(false)
 		select {
 		case <-l.queue.wake:
 		case <-l.queue.done:
@@ -149,7 +152,14 @@ func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		l.mean = bytes / n
 	}
 	l.flying.Add(int64(n))
+	l.reading.Store(false)
 	return n, nil
+}
+
+// settled lets go of the acknowledgments that wait, and reports whether all that
+// there was to send has left.
+func (l *link) settled() bool {
+	return l.queue.settle() && !l.reading.Load() && l.flying.Load() == 0
 }
 
 // most is how many packets may be on their way.

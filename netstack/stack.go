@@ -277,6 +277,26 @@ func (s *Stack) Stats() Stats {
 	}
 }
 
+// Flush has what waits to be sent leave through Device, held acknowledgments
+// above all, and returns when it has, or after limit. Without it the other end of
+// a connection that is closed just before Device is may send for minutes what
+// was received.
+func (s *Stack) Flush(limit time.Duration) {
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !s.link.settled() {
+		select {
+		case <-look.C:
+		case <-s.link.queue.done:
+			return
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
 // Close aborts every connection and releases the stack. Listeners' Accept and
 // pending dials return errors.
 func (s *Stack) Close() error {
