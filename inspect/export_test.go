@@ -76,3 +76,17 @@ func TestCurl(t *testing.T) {
 		}
 	}
 }
+
+// What a WebSocket carries are messages, and no body of the request.
+func TestHAROfWebSocket(t *testing.T) {
+	i := open(t, Config{})
+	s := i.newSession(Meta{Tunnel: "app"}, nil)
+	s.push(toUpstream, []byte(crlf("GET /ws HTTP/1.1\nHost: h\nConnection: Upgrade\nUpgrade: websocket\n\n")))
+	s.push(toVisitor, []byte(crlf("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n")))
+	s.push(toUpstream, []byte("\x81\x82\x00\x00\x00\x00hi"))
+	s.drain()
+	e := i.harEntry(i.ring.newest()[0])
+	if len(e.Messages) != 1 || e.Request.PostData != nil {
+		t.Errorf("%d messages, and a body %+v", len(e.Messages), e.Request.PostData)
+	}
+}
