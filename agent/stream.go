@@ -21,6 +21,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/netstack"
+	"github.com/wgexpose/wgexpose/relay"
 	"github.com/wgexpose/wgexpose/wg"
 )
 
@@ -161,7 +162,10 @@ func (d *streamDialer) dialTLS(ctx context.Context, addr, protocol string) (net.
 		raw.Close()
 		return nil, netip.AddrPort{}, err
 	}
-	c := tls.Client(raw, &tls.Config{ServerName: host, NextProtos: []string{protocol}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	c := tls.Client(&relay.Gathered{Conn: raw}, &tls.Config{
+		ServerName: host, NextProtos: []string{protocol}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true, // see wg.Together
+	})
 	err = c.HandshakeContext(ctx)
 	if err == nil && protocol == wg.StreamProtocol && c.ConnectionState().NegotiatedProtocol != protocol {
 		err = &notStreamError{addr: addr}

@@ -23,7 +23,7 @@ func TestTransportTLS(t *testing.T) {
 	)
 	overTLS := func(e process.Event) bool { return e.Event == "link" && e.State == "up" && e.Transport == "tls" }
 	s.agent.Await("the link is up over TLS", overTLS)
-	awaitMTU(t, s.agentDir(), s.edgeDir(), "what suits streams", func(n int) bool { return n == 16380 })
+	awaitMTU(t, s.agentDir(), s.edgeDir(), "what suits streams", func(n int) bool { return n == 16348 })
 	s.greet(t)
 	s.outliveEdge(t)
 }

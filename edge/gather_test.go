@@ -3,11 +3,9 @@ package edge
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http/httptest"
-	"slices"
 	"sync"
 	"testing"
 
@@ -83,74 +81,5 @@ func TestRecordsTogether(t *testing.T) {
 	// The last piece takes several; what comes behind it is the end.
 	if writes := under.writes[first:]; len(writes) < 4 || writes[0] < 100 || writes[1] < 32<<10 || writes[2] < 5000 || len(writes) > 9 {
 		t.Errorf("writes of %v bytes", writes)
-	}
-}
-
-// TestGatheredOrder: what another goroutine writes meanwhile stays whole, and
-// nothing is lost or sent twice.
-func TestGatheredOrder(t *testing.T) {
-	near, far := net.Pipe()
-	defer far.Close()
-	var g gathering
-	var writers sync.WaitGroup
-	put := func(b byte, n int) { // a record
-		if _, err := g.write(near, bytes.Repeat([]byte{b}, n)); err != nil {
-			t.Error(err)
-		}
-	}
-	writers.Go(func() {
-		for range 200 {
-			if _, err := g.together(near, func() (int, error) {
-				for range 5 {
-					put('a', 1000)
-				}
-				return 5000, nil
-			}); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	writers.Go(func() {
-		for range 500 {
-			put('b', 1000)
-		}
-	})
-	go func() {
-		writers.Wait()
-		near.Close()
-	}()
-	got, err := io.ReadAll(far)
-	if err != nil || len(got) != 1_500_000 || bytes.Count(got, []byte("a")) != 1_000_000 {
-		t.Fatalf("%d bytes, %d of them from together: %v", len(got), bytes.Count(got, []byte("a")), err)
-	}
-	for record := range slices.Chunk(got, 1000) {
-		if !bytes.Equal(record, bytes.Repeat(record[:1], 1000)) {
-			t.Fatal("a record is torn")
-		}
-	}
-}
-
-// TestGatheredError: an error is told by the Write that it concerns, and no byte
-// follows where bytes are missing.
-func TestGatheredError(t *testing.T) {
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	broken := errors.New("broken")
-	under := &counted{Conn: near, err: broken}
-	var g gathering
-	record := func() (int, error) { return g.write(under, make([]byte, 1000)) }
-	if n, err := g.together(under, record); n != 0 || err != broken {
-		t.Errorf("wrote %d bytes: %v", n, err)
-	}
-	under.err = nil
-	if n, err := g.together(under, record); n != 0 || err != broken {
-		t.Errorf("afterwards, wrote %d bytes: %v", n, err)
-	}
-	if n, err := record(); n != 0 || err != broken {
-		t.Errorf("afterwards, wrote %d bytes by themselves: %v", n, err)
-	}
-	if len(under.writes) != 1 {
-		t.Errorf("%d writes", len(under.writes))
 	}
 }

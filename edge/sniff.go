@@ -112,7 +112,7 @@ type tap struct {
 	read    []byte
 	written []byte
 
-	gathered gathering
+	gathered relay.Gathering
 }
 
 // heard is tls.Config.GetConfigForClient.
@@ -144,7 +144,7 @@ func (t *tap) Read(p []byte) (int, error) {
 
 func (t *tap) Write(p []byte) (int, error) {
 	if t.passing {
-		return t.gathered.write(t.Conn, p)
+		return t.gathered.Write(t.Conn, p)
 	}
 	t.written = append(t.written, p...)
 	return len(p), nil
@@ -152,7 +152,7 @@ func (t *tap) Write(p []byte) (int, error) {
 
 // Together implements proxy.Together.
 func (t *tap) Together(write func() (int, error)) (int, error) {
-	return t.gathered.together(t.Conn, write)
+	return t.gathered.Together(t.Conn, write)
 }
 
 // Abort ends the connection with a reset.

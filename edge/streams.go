@@ -126,10 +126,11 @@ func (h *streamHost) carry(conn, origin net.Conn) {
 // tls finishes the handshake of a connection whose ClientHello asked for
 // streams, and carries it.
 func (h *streamHost) tls(conn net.Conn, get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
-	secure := tls.Server(conn, &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{wg.StreamProtocol},
-		GetCertificate: h.orSelfSigned(get, func(string) bool { return true }),
+	secure := tls.Server(&relay.Gathered{Conn: conn}, &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true, // see wg.Together
+		NextProtos:                  []string{wg.StreamProtocol},
+		GetCertificate:              h.orSelfSigned(get, func(string) bool { return true }),
 	})
 	ctx, cancel := context.WithTimeout(h.ctx, streamProbation)
 	defer cancel()

@@ -358,11 +358,11 @@ func TestStuckStreamDropsPackets(t *testing.T) {
 	if st.Dropped() == 0 {
 		t.Error("nothing was dropped")
 	}
-	st.mu.Lock()
-	if len(st.out) > outboxSize {
-		t.Errorf("%d bytes wait", len(st.out))
+	st.out.mu.Lock()
+	if st.out.bytes > outboxSize || len(st.out.full) > outboxSize/blockSize+2 {
+		t.Errorf("%d bytes wait in %d blocks", st.out.bytes, len(st.out.full))
 	}
-	st.mu.Unlock()
+	st.out.mu.Unlock()
 	st.Close()
 	ended(t, over)
 	if err := st.Endpoint().send(packets); !errors.Is(err, net.ErrClosed) {
@@ -387,6 +387,7 @@ func FuzzStream(f *testing.F) {
 	f.Add(frame(message(device.MessageInitiationType, device.MessageInitiationSize)), uint8(7))
 	f.Add(slices.Concat(frame(message(4, 32)), frame(message(4, 1500)), frame(message(2, 92))), uint8(255))
 	f.Add([]byte{0, 4, 4, 0, 0, 0}, uint8(1))
+	f.Add(slices.Concat(frame(message(4, 0xffff)), frame(message(4, 40_000)), frame(message(4, 32)), frame(message(4, 0xffff))), uint8(250))
 	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
 		var want [][]byte
 		sound := true

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -17,9 +16,6 @@ import (
 )
 
 const (
-	// outboxSize is how many bytes may wait for a stream that takes them too
-	// slowly. What comes then is dropped, as by any router whose queue is full.
-	outboxSize = 512 << 10
 	// stuckAfter is how long one write may take before the stream is given up.
 	stuckAfter = 15 * time.Second
 	// frameHeader is the length in front of each packet.
@@ -47,8 +43,8 @@ type Stream struct {
 	done chan struct{}
 	once sync.Once // of closing done
 
-	mu  sync.Mutex // guards out
-	out []byte     // frames that wait; nil after the end
+	out      outbox
+	together Together // of the connection under TLS; nil: it has none
 }
 
 // Endpoint stands for the other end.
@@ -96,9 +92,7 @@ func (st *Stream) Run(ctx context.Context) error {
 	st.Close()
 	st.set.forget(st)
 	writer.Wait()
-	st.mu.Lock()
-	st.out = nil
-	st.mu.Unlock()
+	st.out.close()
 	switch {
 	case expired.Load():
 		return ErrNoHandshake
@@ -130,7 +124,7 @@ func (st *Stream) read() error {
 			next := st.set.chunk()
 			if n-end > len(next.buf) { // the start of another large packet
 				st.set.release(next)
-				next = &chunk{buf: make([]byte, need)}
+				next = st.set.largeChunk()
 			}
 			rest := copy(next.buf, c.buf[end:n])
 			c.from, c.data = st.ep, c.buf[:end]
@@ -144,7 +138,7 @@ func (st *Stream) read() error {
 			c, n = next, rest
 		}
 		if need > len(c.buf) {
-			big := &chunk{buf: make([]byte, need)}
+			big := st.set.largeChunk()
 			copy(big.buf, c.buf[:n])
 			st.set.release(c)
 			c = big
@@ -214,29 +208,18 @@ func (st *Stream) send(bufs [][]byte) error {
 	if !st.answered.Load() && answers(bufs[0]) && st.answered.CompareAndSwap(false, true) && st.o.Answered != nil {
 		st.o.Answered()
 	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
 	select {
 	case <-st.done:
 		return errStreamClosed
 	default:
 	}
-	for i, b := range bufs {
-		if len(b) > 0xffff {
-			return fmt.Errorf("a packet of %d bytes is too large for a stream", len(b))
-		}
-		if len(st.out)+frameHeader+len(b) > outboxSize {
-			st.dropped.Add(uint64(len(bufs) - i))
-			break
-		}
-		st.out = binary.BigEndian.AppendUint16(st.out, uint16(len(b)))
-		st.out = append(st.out, b...)
-	}
+	dropped, err := st.out.put(bufs)
+	st.dropped.Add(uint64(dropped))
 	select {
 	case st.wake <- struct{}{}:
 	default:
 	}
-	return nil
+	return err
 }
 
 // answers tells packets that WireGuard sends only to a peer that it knows. It
@@ -246,29 +229,23 @@ func answers(p []byte) bool {
 	return t == device.MessageResponseType || t == device.MessageTransportType
 }
 
-// write sends what is queued, all that is there with one call, until the end.
+// write sends what is queued, as much at a time as leaves with one call, until
+// the end.
 func (st *Stream) write() error {
-	var spare []byte
 	for {
 		select {
 		case <-st.wake:
 		case <-st.done:
 			return nil
 		}
-		st.mu.Lock()
-		out := st.out
-		st.out = spare[:0]
-		st.mu.Unlock()
-		if len(out) > 0 {
+		for _, b := range st.out.take() {
 			if err := st.conn.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
 				return err
 			}
-			if _, err := st.conn.Write(out); err != nil {
+			if err := writeBlock(st.conn, st.together, b.frames); err != nil {
 				return err
 			}
-		}
-		if spare = out; cap(spare) > outboxSize/4 {
-			spare = nil // an idle stream holds no large buffer
+			st.set.blocks.put(b)
 		}
 	}
 }

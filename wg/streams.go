@@ -12,10 +12,11 @@ import (
 
 const (
 	// inChunks is how many chunks of received packets may wait for the device,
-	// over all streams: 1 MB at most. Beyond, readers wait, and with them the
-	// senders, by TCP's own means.
+	// over all streams: 1 MB, or 2 MB of the largest packets. Beyond, readers
+	// wait, and with them the senders, by TCP's own means.
 	inChunks = 32
-	// chunkSize fits two TLS records. A larger packet gets a chunk of its own.
+	// chunkSize fits two TLS records. A larger packet gets a large chunk, so that
+	// a stream that waits holds no large one.
 	chunkSize = 32 << 10
 )
 
@@ -34,8 +35,10 @@ const (
 // its bytes. Nothing else is said: who is at the other end shows only by what
 // WireGuard makes of the packets.
 type Streams struct {
-	in   chan *chunk // from the streams' readers to the receive function
-	pool sync.Pool   // of *chunk
+	in     chan *chunk // from the streams' readers to the receive function
+	pool   sync.Pool   // of *chunk of chunkSize
+	large  sync.Pool   // of *chunk of maxFrame
+	blocks blocks
 
 	mu     sync.Mutex // guards what follows
 	all    map[*Stream]struct{}
@@ -47,6 +50,8 @@ type Streams struct {
 func NewStreams() *Streams {
 	s := &Streams{in: make(chan *chunk, inChunks), all: make(map[*Stream]struct{}), closed: make(chan struct{})}
 	s.pool.New = func() any { return &chunk{buf: make([]byte, chunkSize)} }
+	s.large.New = func() any { return &chunk{buf: make([]byte, maxFrame)} }
+	s.blocks.pool.New = func() any { return &block{frames: make([]byte, 0, blockSize)} }
 	close(s.closed)
 	return s
 }
@@ -60,10 +65,15 @@ type chunk struct {
 
 func (s *Streams) chunk() *chunk { return s.pool.Get().(*chunk) }
 
+// largeChunk fits any packet.
+func (s *Streams) largeChunk() *chunk { return s.large.Get().(*chunk) }
+
 func (s *Streams) release(c *chunk) {
+	c.from, c.data = nil, nil
 	if len(c.buf) == chunkSize {
-		c.from, c.data = nil, nil
 		s.pool.Put(c)
+	} else {
+		s.large.Put(c)
 	}
 }
 
@@ -71,6 +81,10 @@ func (s *Streams) release(c *chunk) {
 // owns it from then on: Run must follow. It fails when the set is closed.
 func (s *Streams) Attach(c net.Conn, from netip.AddrPort, o StreamOptions) (*Stream, error) {
 	st := &Stream{set: s, conn: c, o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	st.out.blocks = &s.blocks
+	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
+		st.together, _ = secure.NetConn().(Together)
+	}
 	st.ep = &StreamEndpoint{stream: st, addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
 	s.mu.Lock()
 	defer s.mu.Unlock()

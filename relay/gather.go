@@ -1,0 +1,83 @@
+package relay
+
+import (
+	"net"
+	"sync"
+)
+
+// gatherSize holds the records of one Write of package proxy, or of one block of
+// package wg.
+const gatherSize = 66 << 10
+
+var gatherPool = sync.Pool{New: func() any { return new([gatherSize]byte) }}
+
+// Gathering joins what is written to a connection while Together's function
+// runs, such as the records of crypto/tls, which writes each by itself. Others may
+// write at the same time: crypto/tls answers key updates while it reads.
+type Gathering struct {
+	mu   sync.Mutex // guards what follows, and the order of writes
+	buf  *[gatherSize]byte
+	size int   // bytes in buf
+	err  error // of an earlier write: what follows would not be understood
+}
+
+// Write sends p, or keeps it for Together.
+func (g *Gathering) Write(to net.Conn, p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err != nil {
+		return 0, g.err
+	}
+	if g.buf == nil {
+		return to.Write(p)
+	}
+	if len(p) > len(g.buf)-g.size {
+		if err := g.sendLocked(to); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > len(g.buf) {
+		return to.Write(p)
+	}
+	g.size += copy(g.buf[g.size:], p)
+	return len(p), nil
+}
+
+func (g *Gathering) sendLocked(to net.Conn) error {
+	if g.size == 0 {
+		return g.err
+	}
+	_, g.err = to.Write(g.buf[:g.size])
+	g.size = 0
+	return g.err
+}
+
+// Together runs write, which one caller at a time has done, and sends what it wrote.
+func (g *Gathering) Together(to net.Conn, write func() (int, error)) (int, error) {
+	g.mu.Lock()
+	g.buf = gatherPool.Get().(*[gatherSize]byte)
+	g.mu.Unlock()
+	n, err := write()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sent := g.sendLocked(to)
+	gatherPool.Put(g.buf)
+	g.buf = nil
+	if err == nil && sent != nil {
+		return 0, sent
+	}
+	return n, err
+}
+
+// Gathered is a connection under TLS whose records can leave together.
+type Gathered struct {
+	net.Conn
+	gathering Gathering
+}
+
+func (c *Gathered) Write(p []byte) (int, error) { return c.gathering.Write(c.Conn, p) }
+
+// Together calls write, and sends at its end what was written meanwhile.
+func (c *Gathered) Together(write func() (int, error)) (int, error) {
+	return c.gathering.Together(c.Conn, write)
+}
