@@ -69,8 +69,9 @@ type PeerStatus struct {
 // Device is a WireGuard device that is up. Its methods may be called from any
 // goroutine.
 type Device struct {
-	dev  *device.Device
-	port uint16
+	dev     *device.Device
+	port    uint16
+	watched chan struct{} // closed when watchStale has ended
 
 	mu     sync.Mutex // serialises changes; guards what follows
 	closed bool
@@ -109,12 +110,15 @@ func Open(cfg Config) (*Device, error) {
 		dev:    device.NewDevice(inner, bind, log.logger()),
 		peers:  make(map[keys.Public]Peer),
 		owners: make(map[netip.Prefix]keys.Public),
+
+		watched: make(chan struct{}),
 	}
 	if err := d.up(cfg.Key); err != nil {
 		d.dev.Close()
 		return nil, fmt.Errorf("open WireGuard device: %w", err)
 	}
 	log.quiet.Store(false)
+	go d.watchStale()
 	return d, nil
 }
 
@@ -326,6 +330,7 @@ func (d *Device) Close() error {
 	d.mu.Unlock()
 	d.dev.Close()
 	<-d.dev.Wait()
+	<-d.watched
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type fakeTun struct {
 	events chan tun.Event
 	once   sync.Once
 	closed chan struct{}
+	reads  atomic.Int32 // begun; with it, what was read before has been taken care of
 }
 
 const fakeMTU = 1420
@@ -67,6 +69,7 @@ func (t *fakeTun) Close() error {
 }
 
 func (t *fakeTun) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	t.reads.Add(1)
 	n := 0
 	take := func(p []byte) { sizes[n] = copy(bufs[n][offset:], p); n++ }
 	select {
