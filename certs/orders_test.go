@@ -289,9 +289,9 @@ func TestPebbleFiftyNames(t *testing.T) {
 		stop() // which the waiting ones do not hold up
 	})
 	t.Run("all", func(t *testing.T) {
-		events := certmagic.RateLimitEvents
-		certmagic.RateLimitEvents = 100
-		t.Cleanup(func() { certmagic.RateLimitEvents = events })
+		window := certmagic.RateLimitEventsWindow
+		certmagic.RateLimitEventsWindow = time.Second
+		t.Cleanup(func() { certmagic.RateLimitEventsWindow = window })
 		e := new(fakeEdge)
 		httpLn, httpsLn := e.listen(t)
 		ca := e.authority(t, "", nil)
