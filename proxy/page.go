@@ -1,15 +1,29 @@
 package proxy
 
 import (
-	"bytes"
-	"html/template"
+	"fmt"
+	"html"
 	"mime"
 	"strconv"
 	"strings"
 )
 
-// style is of all pages.
-const style = `{{define "style"}}<style>
+// pagePolicy lets pages have no more than that.
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// page needs nothing from anywhere else: the network may be what is broken, and
+// its Content-Security-Policy forbids all but the style in it. Its verbs are a
+// title, a heading, a text and a footer, of HTML. It is no template of html/template:
+// with those in a program the linker keeps every method of every type, which may be
+// called by name (ADR 52).
+const page = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>%s</title>
+<style>
 :root { color-scheme: light dark; --ink: #1c2128; --soft: #59636e; --ground: #f6f7f9; --card: #fff; --line: #d8dee4 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #9aa4af; --ground: #14171b; --card: #1c2026; --line: #333a43 } }
 * { box-sizing: border-box }
@@ -20,43 +34,26 @@ h1 { margin: 0 0 .75rem; font-size: 1.4rem; line-height: 1.3 }
 p { margin: 0; overflow-wrap: anywhere }
 a { color: inherit }
 footer { margin-top: 1.5rem; color: var(--soft); font-size: .85rem; overflow-wrap: anywhere }
-</style>{{end}}`
-
-// pagePolicy lets pages have no more than that.
-const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-// page needs nothing from anywhere else: the network may be what is broken, and
-// its Content-Security-Policy forbids all but the style in it.
-var page = template.Must(template.Must(template.New("problem").Parse(style)).Parse(`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>{{.Status}} {{.Title}}</title>
-{{template "style"}}
+</style>
 </head>
 <body>
 <main>
-<h1>{{.Title}}</h1>
-<p>{{.Detail}}</p>
-<footer>{{.Status}} {{.Code}}{{with .Host}} · {{.}}{{end}}</footer>
+<h1>%s</h1>
+<p>%s</p>
+<footer>%s</footer>
 </main>
 </body>
 </html>
-`))
+`
 
 // problemPage renders p for a browser that asked for host.
 func problemPage(p *Problem, host string) []byte {
-	var b bytes.Buffer
-	err := page.Execute(&b, struct {
-		*Problem
-		Host string
-	}{p, host})
-	if err != nil {
-		panic(err) // a fixed template over strings: cannot happen
+	title := html.EscapeString(p.Title)
+	footer := fmt.Sprintf("%d %s", p.Status, html.EscapeString(p.Code))
+	if host != "" {
+		footer += " · " + html.EscapeString(host)
 	}
-	return b.Bytes()
+	return fmt.Appendf(nil, page, fmt.Sprintf("%d %s", p.Status, title), title, html.EscapeString(p.Detail), footer)
 }
 
 type form int
