@@ -29,6 +29,7 @@ var floors = map[string]int{
 	"netstack":     0,
 	"netwatch":     0,
 	"pathmtu":      0,
+	"rest":         0,
 	"service":      0,
 	"static":       0,
 	"inspect":      1,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/wgexpose/wgexpose/agent"
 	"github.com/wgexpose/wgexpose/configs"
+	"github.com/wgexpose/wgexpose/rest"
 	"github.com/wgexpose/wgexpose/screen"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/tunnel"
@@ -89,6 +90,7 @@ func (s *sharing) run(ctx context.Context, tell func(agent.Event)) error {
 		return err
 	})
 	defer super.end()
+	defer rest.Begin(log)()
 	apps := newApps(ctx, log)
 	defer apps.end() // visitors are served until they are gone
 	if err := apps.serve(s.tunnels, s.specs); err != nil {
