@@ -3,6 +3,7 @@ package wg
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ type rx struct {
 	iovs   [rxMessages]unix.Iovec
 	names  [rxMessages]unix.RawSockaddrInet6 // has room for IPv4 too
 	ctrl   [rxMessages][controlWords]uint64
-	memory []byte // rxMessages × rxBuffer; only pages that were used are resident
+	memory []byte // see rxMemory; nil before the first receive, and when the socket has been retired
 	cache  endpointCache
 
 	// what was received last
@@ -32,13 +33,41 @@ type rx struct {
 	attempt func(fd uintptr) bool
 }
 
+// rxMemory is what closed sockets of a bind received into, for those that are
+// opened after them: an agent opens new ones with every change of its networks,
+// and 4 MiB each time were most of its garbage.
+type rxMemory struct {
+	mu   sync.Mutex // guards free
+	free [][]byte   // of rxMessages × rxBuffer; only pages that were used are resident
+}
+
+func (m *rxMemory) get() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := len(m.free) - 1
+	if last < 0 {
+		return make([]byte, rxMessages*rxBuffer)
+	}
+	b := m.free[last]
+	m.free[last] = nil
+	m.free = m.free[:last]
+	return b
+}
+
+// put keeps b, unless there is some for a socket of each family already.
+func (m *rxMemory) put(b []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.free) < 2 {
+		m.free = append(m.free, b)
+	}
+}
+
 func (r *rx) init(s *socket) {
 	r.sock = s
 	r.cache.via = s.bind
-	r.memory = make([]byte, rxMessages*rxBuffer)
 	r.attempt = r.recvmmsg
 	for i := range r.hdrs {
-		r.iovs[i].Base = &r.memory[i*rxBuffer]
 		r.iovs[i].SetLen(rxBuffer)
 		h := &r.hdrs[i].hdr
 		h.Iov = &r.iovs[i]
@@ -48,10 +77,21 @@ func (r *rx) init(s *socket) {
 	}
 }
 
+// use has messages received into memory.
+func (r *rx) use(memory []byte) {
+	r.memory = memory
+	for i := range r.iovs {
+		r.iovs[i].Base = &memory[i*rxBuffer]
+	}
+}
+
 // receive implements conn.ReceiveFunc.
 func (s *socket) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	r := &s.rx
 	for {
+		if r.memory == nil {
+			r.use(s.bind.memory.get())
+		}
 		if r.next >= r.messages {
 			r.messages, r.next, r.offset, r.err = 0, 0, 0, nil
 			if err := s.raw.Read(r.attempt); err != nil {
@@ -64,6 +104,20 @@ func (s *socket) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, 
 		if n := r.handOut(bufs, sizes, eps); n > 0 {
 			return n, nil
 		}
+	}
+}
+
+// retire gives the memory of a closed socket back to its bind. It is for the
+// goroutine that has received.
+func (s *socket) retire() {
+	r := &s.rx
+	if r.memory == nil {
+		return
+	}
+	s.bind.memory.put(r.memory)
+	r.memory, r.messages, r.next, r.offset = nil, 0, 0, 0
+	for i := range r.iovs {
+		r.iovs[i].Base = nil
 	}
 }
 

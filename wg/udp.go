@@ -58,6 +58,7 @@ type UDPBind struct {
 	warnings *rate.Limiter
 	hint     *sync.Once            // about small buffers
 	whole    atomic.Pointer[whole] // nil: any datagram may be fragmented
+	memory   rxMemory
 
 	open atomic.Pointer[sockets] // nil while closed; replaced by Open and Close alone
 	mu   sync.Mutex              // serialises Open, Close and SetMark
@@ -213,11 +214,13 @@ func (b *UDPBind) receiveFunc(s *sockets, socket *socket) conn.ReceiveFunc {
 				return n, nil
 			}
 			if errors.Is(err, net.ErrClosed) {
+				socket.retire()
 				return 0, net.ErrClosed
 			}
 			b.warn("receive WireGuard packets", err)
 			select {
 			case <-s.closed:
+				socket.retire()
 				return 0, net.ErrClosed
 			case <-time.After(pause):
 			}

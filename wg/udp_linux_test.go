@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -318,6 +319,54 @@ func TestLayouts(t *testing.T) {
 	need := unix.CmsgSpace(unix.SizeofInet6Pktinfo) + unix.CmsgSpace(4)
 	if controlWords*8 < need {
 		t.Errorf("control messages have %d bytes and need %d", controlWords*8, need)
+	}
+}
+
+// What a closed socket received into is received into by the next: an agent
+// opens new ones whenever its network changes.
+func TestReopenedSocketsUseTheSameMemory(t *testing.T) {
+	b := UDP(netip.AddrPort{})
+	seen := make(map[*byte]bool)
+	for range 5 {
+		fns, port, err := b.Open(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := b.open.Load()
+		var ended sync.WaitGroup
+		arrived := make(chan struct{})
+		for _, fn := range fns {
+			ended.Go(func() {
+				bufs, sizes, eps := datagrams(repeat(2000, batchSize)...), make([]int, batchSize), make([]conn.Endpoint, batchSize)
+				for {
+					if _, err := fn(bufs, sizes, eps); err != nil {
+						return
+					}
+					arrived <- struct{}{}
+				}
+			})
+		}
+		for _, socket := range []*socket{s.v4, s.v6} {
+			if socket == nil {
+				continue
+			}
+			addr := loopback4.Addr()
+			if socket.v6 {
+				addr = loopback6.Addr()
+			}
+			if err := b.Send(datagrams(100), endpoint(t, b, netip.AddrPortFrom(addr, port))); err != nil {
+				t.Fatal(err)
+			}
+			<-arrived
+			seen[&socket.rx.memory[0]] = true
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		ended.Wait()
+	}
+	if len(seen) > 2 {
+		t.Errorf("five times two sockets received into %d pieces of memory", len(seen))
 	}
 }
 

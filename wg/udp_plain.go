@@ -48,6 +48,12 @@ func (s *socket) port() uint16 { return s.conn.LocalAddr().(*net.UDPAddr).AddrPo
 
 func (s *socket) close() error { return s.conn.Close() }
 
+// rxMemory is none: datagrams are received into the caller's packets.
+type rxMemory struct{}
+
+// retire has nothing to give back.
+func (s *socket) retire() {}
+
 func (s *socket) setMark(mark uint32) error {
 	if mark != 0 {
 		return errors.ErrUnsupported
