@@ -161,13 +161,13 @@ var faults = []fault{
 				return
 			}
 			var first [2]int64
-			for _, times := range []int{250, 500, 1000, 2000} {
+			for _, times := range []int{50, 500, 1000, 2000} {
 				for done < times {
 					reconnect()
 				}
 				heap := s.heaps(reconnect)
 				s.t.Logf("after %d reconnects: live heap of agent and edge %s MiB, resident %s MiB", done, pairOf(heap), pairOf(s.memory()))
-				if times == 250 {
+				if times == 50 {
 					first = heap
 				}
 				for i, who := range []string{"agent", "edge"} {

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tx is one sending of up to batchSize datagrams to one endpoint. The kernel
+// tx is one sending of up to sendSize datagrams to one endpoint. The kernel
 // gathers them from the caller's buffers; nothing is copied here.
 type tx struct {
 	sock     *socket
-	hdrs     [batchSize]mmsghdr
-	iovs     [batchSize]unix.Iovec // one for each datagram
-	ctrl     [batchSize][controlWords]uint64
-	first    [batchSize + 1]int // of each message, the index of its first datagram
+	hdrs     [sendSize]mmsghdr
+	iovs     [sendSize]unix.Iovec // one for each datagram
+	ctrl     [sendSize][controlWords]uint64
+	first    [sendSize + 1]int // of each message, the index of its first datagram
 	messages int
 
 	// one call of sendmmsg
@@ -37,7 +37,7 @@ func (s *socket) send(bufs [][]byte, ep *Endpoint) error {
 	t := s.tx.Get().(*tx)
 	defer s.tx.Put(t)
 	var first error
-	for batch := range slices.Chunk(bufs, batchSize) {
+	for batch := range slices.Chunk(bufs, sendSize) {
 		if err := t.send(batch, ep); first == nil {
 			first = err
 		}

@@ -10,8 +10,15 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// batchSize is the most packets that one call receives or sends.
-const batchSize = conn.IdealBatchSize
+const (
+	// batchSize is the most packets that one call receives: as many as the
+	// kernel joins to one message (UDP_GRO_CNT_MAX in net/ipv4/udp_offload.c).
+	// wireguard-go holds that many buffers of 64 KiB for each receive function,
+	// whether anything comes or not.
+	batchSize = 64
+	// sendSize is the most packets that one call sends.
+	sendSize = conn.IdealBatchSize
+)
 
 const (
 	// maxSegments is the most datagrams in one message: UDP_MAX_SEGMENTS of

@@ -65,7 +65,7 @@ func TestPlan(t *testing.T) {
 		"at the limit":      {repeat(1452, 3), true, 1452, []int{1, 1, 1}},
 		"below the limit":   {repeat(1451, 3), true, 1452, []int{3}},
 		"around the limit":  {[]int{1452, 1400, 1400, 1452}, true, 1452, []int{1, 2, 1}},
-		"all that there is": {repeat(400, batchSize), true, 0, []int{64, 64}},
+		"all that there is": {repeat(400, sendSize), true, 0, []int{64, 64}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ep := endpoint(t, b, netip.MustParseAddrPort("127.0.0.1:5")).(*Endpoint)
