@@ -214,7 +214,7 @@ func (s *session) connect(ctx context.Context) error {
 // https compares the edge with a reverse proxy that has no tunnel behind it, and
 // requests that the inspector reads along with others.
 func (s *session) https(ctx context.Context) error {
-	paths := []string{pathWgexpose, pathPlain, pathQuiet}
+	paths := append([]string{pathWgexpose, pathPlain, pathQuiet}, s.others()...)
 	return s.withRig(ctx, func(r *rig) error {
 		for round := range s.rounds {
 			for _, kib := range []int{1, 100} {

@@ -20,10 +20,11 @@ type config struct {
 	quick    bool
 	only     []string // cases; empty: all
 	rounds   int
-	binary   string // wgexpose
-	self     string // this program
-	out      string // directory for the JSON
-	cc       string // TCP congestion control of a namespace to run in; "" runs outside
+	binary   string            // wgexpose
+	against  map[string]string // further builds of it by the names of their paths
+	self     string            // this program
+	out      string            // directory for the JSON
+	cc       string            // TCP congestion control of a namespace to run in; "" runs outside
 	edgeArgs []string
 	upArgs   []string
 
@@ -55,6 +56,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	only := flags.String("only", "", "`CASES` to run, separated by commas: "+strings.Join(caseNames(), ", "))
 	flags.IntVar(&c.rounds, "rounds", 0, "`N` rounds of each comparison, half as many of echoes (default 5, quick 1)")
 	flags.StringVar(&c.binary, "wgexpose", "", "`FILE` of the program to measure (default: wgexpose beside this program)")
+	against := flags.String("against", "", "other builds to measure in turn with it, as `FILES` separated by commas")
 	flags.StringVar(&c.out, "out", "bench/out", "`DIR` for the results as JSON")
 	flags.StringVar(&c.cc, "cc", "", "TCP congestion control `NAME`, such as cubic, of a network namespace of its own to run in (root; default: as the machine is)")
 	edgeArgs := flags.String("edge-args", "", "further `ARGUMENTS` for wgexpose edge, separated by blanks")
@@ -114,7 +116,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 			errs = append(errs, fmt.Errorf("-paths: there is no path %q", p))
 		}
 	}
-	errs = append(errs, c.validate(), c.findPrograms())
+	errs = append(errs, c.validate(), c.findPrograms(), c.findOthers(strings.FieldsFunc(*against, func(r rune) bool { return r == ',' })))
 	return c, errors.Join(errs...)
 }
 
@@ -202,6 +204,27 @@ func (c *config) findPrograms() error {
 	}
 	if _, err := os.Stat(c.binary); err != nil {
 		return fmt.Errorf("the program to measure is not there: %w; build it with make build, or name it with -wgexpose", err)
+	}
+	return nil
+}
+
+// findOthers gives further builds paths that are named after their files.
+func (c *config) findOthers(files []string) error {
+	c.against = make(map[string]string)
+	for _, file := range files {
+		file, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("-against: %w", err)
+		}
+		name := filepath.Base(file)
+		if slices.Contains(c.paths, name) || slices.Contains([]string{pathNetstack, pathQuiet, pathPlain}, name) {
+			return fmt.Errorf("-against: another path is called %s already; give the file another name", name)
+		}
+		c.against[name] = file
+		c.paths = append(c.paths, name)
 	}
 	return nil
 }

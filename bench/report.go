@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -41,6 +42,7 @@ type Report struct {
 	Machine  Machine   `json:"machine"`
 	Args     []string  `json:"args"`
 	Started  time.Time `json:"started"`
+	Against  []string  `json:"against,omitempty"` // other builds, by the names of their paths
 	Seconds  float64   `json:"seconds"`
 	Samples  []Sample  `json:"samples"`
 	Rows     []Row     `json:"rows"`
@@ -49,7 +51,7 @@ type Report struct {
 }
 
 func newReport(cfg config, args []string) *Report {
-	return &Report{Args: append([]string{}, args...), Started: time.Now()}
+	return &Report{Args: append([]string{}, args...), Started: time.Now(), Against: slices.Sorted(maps.Keys(cfg.against))}
 }
 
 // add notes a sample, and what disturbed it.

@@ -65,9 +65,8 @@ type rig struct {
 	procs []*process.Process
 	paths map[string]*path
 
-	origin      origin.Ready
-	control     string // the origin's Unix socket
-	edge, agent *process.Process
+	origin  origin.Ready
+	control string // the origin's Unix socket
 }
 
 // startTimeout is what one process may take to be ready.
@@ -97,7 +96,7 @@ func (r *rig) start(ctx context.Context, paths []string) error {
 		var p *path
 		switch name {
 		case pathWgexpose:
-			p, err = r.startWgexpose(ctx)
+			p, err = r.startWgexpose(ctx, name, r.cfg.binary)
 		case pathQuiet: // beside wgexpose
 			same := *r.paths[pathWgexpose]
 			same.host, p = same.quiet, &same
@@ -105,6 +104,8 @@ func (r *rig) start(ctx context.Context, paths []string) error {
 			p, err = r.startNetstack(ctx)
 		case pathPlain:
 			p, err = r.startPlain(ctx)
+		default:
+			p, err = r.startWgexpose(ctx, name, r.cfg.against[name])
 		}
 		if err != nil {
 			return fmt.Errorf("set up %s: %w", name, err)

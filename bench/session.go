@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -108,6 +109,9 @@ func (s *session) withRig(ctx context.Context, f func(*rig) error, paths ...stri
 	defer func() { err = errors.Join(err, r.close()) }()
 	return f(r)
 }
+
+// others are the paths of further builds.
+func (s *session) others() []string { return slices.Sorted(maps.Keys(s.against)) }
 
 // turns lists the paths for a round, each round beginning with another one, so
 // that none always follows the same.

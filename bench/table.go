@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/wgexpose/wgexpose/bench/stats"
 )
 
 // Row is one line of the table.
@@ -198,6 +200,14 @@ func (r *Report) print(out io.Writer) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.What, row.Unit,
 			show(row.Wgexpose), show(row.Netstack), show(row.Plain), show(row.ToNetstack), show(row.ToPlain), row.Note)
 	}
+	for _, other := range r.Against {
+		fmt.Fprintf(w, "\nagainst %s\tunit\twgexpose\t%[1]s\twgexpose ÷ %[1]s\tof each round\t\n", other)
+		for _, m := range metrics {
+			for _, params := range r.variants(m.name) {
+				r.compare(w, m, params, other)
+			}
+		}
+	}
 	fmt.Fprintln(w)
 	for i, v := range r.Targets {
 		if i == 0 {
@@ -210,6 +220,21 @@ func (r *Report) print(out io.Writer) error {
 		fmt.Fprintf(w, "%s\t\t%s %s\t%s\t%s\t\n", v.What, v.Relation, show(&v.Bound), show(&v.Measured), verdict)
 	}
 	return w.Flush()
+}
+
+// compare writes the line of a metric of two builds, if both were measured.
+func (r *Report) compare(out io.Writer, m metric, params, other string) {
+	ours, theirs := r.values(m.name, params, pathWgexpose, m.key), r.values(m.name, params, other, m.key)
+	ratio := number(stats.Median(stats.Ratios(ours, theirs)))
+	if ratio == nil {
+		return
+	}
+	var rounds []string
+	for _, v := range stats.Ratios(ours, theirs) {
+		rounds = append(rounds, show(number(v)))
+	}
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t\n", strings.Join(nonEmpty(m.name, params, m.label), " "), m.unit,
+		show(number(stats.Median(ours))), show(number(stats.Median(theirs))), show(ratio), strings.Join(rounds, " "))
 }
 
 // show writes a number with about three digits that matter.

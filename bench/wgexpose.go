@@ -22,11 +22,16 @@ const (
 	tunnelQuiet = "quiet" // the same with inspect: false
 )
 
-// startWgexpose joins an agent to an edge as a user would, with three tunnels.
-func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
+// startWgexpose joins an agent to an edge as a user would, with three tunnels. name
+// is that of the path, and binary the program.
+func (r *rig) startWgexpose(ctx context.Context, name, binary string) (*path, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	edgeState, agentState := filepath.Join(r.dir, "edge"), filepath.Join(r.dir, "agent")
+	dir := filepath.Join(r.dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	edgeState, agentState := filepath.Join(dir, "edge"), filepath.Join(dir, "agent")
 	port, err := r.freePort()
 	if err != nil {
 		return nil, err
@@ -38,47 +43,49 @@ func (r *rig) startWgexpose(ctx context.Context) (*path, error) {
 		"--handshake-rate", "100000", // all visitors have one address
 		"--listen-tcp", "127.0.0.1", "--tcp-ports", fmt.Sprintf("%d-%d", port, port),
 	}, r.cfg.edgeArgs...)
-	if r.edge, err = r.spawn("wgexpose edge", r.cfg.binary, r.site.near, args...); err != nil {
+	edge, err := r.spawn(name+" edge", binary, r.site.near, args...)
+	if err != nil {
 		return nil, err
 	}
 	var ready struct{ Event, HTTPS string }
-	if _, err := r.edge.Await(ctx, func(line []byte) bool {
+	if _, err := edge.Await(ctx, func(line []byte) bool {
 		return json.Unmarshal(line, &ready) == nil && ready.Event == "ready"
 	}); err != nil {
 		return nil, err
 	}
-	token, err := r.command(ctx, r.site.near, "", "edge", "invite", "--state", edgeState)
+	token, err := r.command(ctx, binary, r.site.near, "", "edge", "invite", "--state", edgeState)
 	if err != nil {
 		return nil, err
 	}
-	config := filepath.Join(r.dir, "wgexpose.yml")
+	config := filepath.Join(dir, "wgexpose.yml")
 	web := at("127.0.0.1", r.origin.HTTP)
 	text := fmt.Sprintf("web_addr: 127.0.0.1:0\ntunnels:\n  %s: {kind: tcp, upstream: %q}\n  %s: {kind: http, upstream: %q}\n  %s: {kind: http, upstream: %q, inspect: false}\n",
 		tunnelTCP, at("127.0.0.1", r.origin.TCP), tunnelHTTP, web, tunnelQuiet, web)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	if _, err := r.command(ctx, r.site.far, token, "join", "-", "--state", agentState, "--config", config); err != nil {
+	if _, err := r.command(ctx, binary, r.site.far, token, "join", "-", "--state", agentState, "--config", config); err != nil {
 		return nil, err
 	}
 	args = append([]string{"up", "--json", "--state", agentState, "--config", config}, r.cfg.upArgs...)
-	if r.agent, err = r.spawn("wgexpose up", r.cfg.binary, r.site.far, args...); err != nil {
+	agent, err := r.spawn(name+" up", binary, r.site.far, args...)
+	if err != nil {
 		return nil, err
 	}
-	public, err := awaitTunnels(ctx, r.agent)
+	public, err := awaitTunnels(ctx, agent)
 	if err != nil {
 		return nil, err
 	}
 	return &path{
 		tcp: at("127.0.0.1", public[tunnelTCP].Host), https: ready.HTTPS, host: public[tunnelHTTP].Hostname(), quiet: public[tunnelQuiet].Hostname(),
-		pids: map[string]int{"edge": r.edge.PID(), "agent": r.agent.PID()},
+		pids: map[string]int{"edge": edge.PID(), "agent": agent.PID()},
 	}, nil
 }
 
 // command runs a command of wgexpose to its end.
-func (r *rig) command(ctx context.Context, where *link.Namespace, stdin string, args ...string) (string, error) {
+func (r *rig) command(ctx context.Context, binary string, where *link.Namespace, stdin string, args ...string) (string, error) {
 	return process.Run(ctx, process.Config{
-		Name: "wgexpose " + args[0], Path: r.cfg.binary, Args: args, Dir: r.dir, Env: environment(), Start: starter(where),
+		Name: filepath.Base(binary) + " " + args[0], Path: binary, Args: args, Dir: r.dir, Env: environment(), Start: starter(where),
 	}, stdin)
 }
 

@@ -22,8 +22,9 @@ const (
 	// inFlight bounds the packets that were read and not yet reported as
 	// sent. Each sits in one of wireguard-go's 64 KiB buffers, so that
 	// without a bound a megabyte of TCP window becomes 48 MB of memory.
-	// Four batches keep the encryption workers and the sender busy.
-	inFlight = 4 * batch
+	// Two batches keep the encryption workers and the sender busy; more only
+	// fall out of the processor's caches before they are sent.
+	inFlight = 2 * batch
 
 	// inFlightBytes bounds the same where packets are large, which fill those
 	// buffers; but for fewer than inFlightLeast packets nothing waits.

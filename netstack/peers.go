@@ -92,6 +92,7 @@ type peer struct {
 	longer time.Duration // that of the last handshake, if it was much longer
 
 	readers, writers busy
+	dialogue         dialogue
 }
 
 // measured takes in the round trip time of a handshake. The least counts, until
@@ -121,8 +122,11 @@ func (p *peer) measured(rtt time.Duration) {
 func (p *peer) isNear() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.rtt != 0 && p.rtt < near
+	return p.nearby()
 }
+
+// nearby is isNear while p.mu is held.
+func (p *peer) nearby() bool { return p.rtt != 0 && p.rtt < near }
 
 // share is how large the receive window of a busy connection to the peer may be,
 // in bytes: more than the sender's part, so that it is the sender who decides.
@@ -136,14 +140,14 @@ func (p *peer) share(last *time.Duration, now time.Duration) int {
 }
 
 // allot is what a busy connection to the peer may have sent that is not
-// acknowledged, in bytes: an equal part of what the path may hold, and half of it
-// is enough for several, one of which always has something while others wait for
-// an acknowledgement. last belongs to the connection.
+// acknowledged, in bytes: an equal part of what the path may hold. Half of that is
+// less to wait behind for a dialogue, and enough for several on a long path, where it
+// is memory. last belongs to the connection.
 func (p *peer) allot(last *time.Duration, now time.Duration) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := p.writers.count(last, now)
-	if n > 1 {
+	if p.dialogue.goesOn(now) || n > 1 && !p.nearby() {
 		n *= 2
 	}
 	return min(p.budget()/n, windowMost)

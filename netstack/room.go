@@ -29,6 +29,9 @@ func (r *room) limit(n, mss int) int { return r.size - n + 2*mss + 2 }
 
 // wrote takes in that n bytes were written now to p.
 func (r *room) wrote(n, segment int, now time.Duration, p *peer) {
+	if busy := r.epoch != 0 && now-r.epoch < 2*growWithin; n < segment/8 && !busy {
+		p.dialogue.said(now)
+	}
 	// Whoever sends less than two segments is not busy.
 	if r.bytes += n; r.bytes >= max(r.size, 2*segment) {
 		r.bytes = 0

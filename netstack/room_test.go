@@ -16,13 +16,17 @@ func TestRoom(t *testing.T) {
 		name            string
 		rtt             time.Duration
 		conns, segments int
+		every           time.Duration // of which a further connection says something small; 0: once
 	}{
-		{"alone on one machine", ms, 1, 16},
-		{"two on one machine", ms, 2, 4},
-		{"8 on one machine", ms, 8, 1},
-		{"64 on one machine", ms, 64, 1},
-		{"8 over 40 ms", 40 * ms, 8, 21},
-		{"one over 200 ms", 200 * ms, 1, windowMost / segment},
+		{"alone on one machine", ms, 1, 16, 0},
+		{"alone beside a dialogue", ms, 1, 8, 200 * ms},
+		{"alone beside heartbeats", ms, 1, 16, time.Second},
+		{"two on one machine", ms, 2, 8, 0},
+		{"8 on one machine", ms, 8, 2, 0},
+		{"8 beside a dialogue", ms, 8, 1, 200 * ms},
+		{"64 on one machine", ms, 64, 1, 0},
+		{"8 over 40 ms", 40 * ms, 8, 21, 0},
+		{"one over 200 ms", 200 * ms, 1, windowMost / segment, 0},
 	} {
 		p := &peer{}
 		p.measured(c.rtt)
@@ -30,9 +34,11 @@ func TestRoom(t *testing.T) {
 		for i := range rooms {
 			rooms[i].size = 2 * segment
 		}
-		// One says little, and is not busy.
-		rooms[c.conns].wrote(100, segment, ms, p)
 		for now := ms; now < 5*time.Second; now += ms {
+			// One says little, and is not busy.
+			if now == ms || c.every != 0 && now%c.every == 0 {
+				rooms[c.conns].wrote(100, segment, now, p)
+			}
 			for i := range rooms[:c.conns] {
 				rooms[i].wrote(segment, segment, now, p)
 			}
