@@ -307,7 +307,7 @@ func (r *running) certsConfig() certs.Config {
 
 func (r *running) certificates() ([]certs.Status, error) {
 	if r.certs == nil {
-		return nil, refuse(RefusedBadRequest, "this edge runs with --tls off, and has no certificates")
+		return nil, refuse(RefusedNotFound, "this edge runs with --tls off, and has no certificates")
 	}
 	return r.certs.Status(), nil
 }
