@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/wgexpose/wgexpose/agent"
+	"github.com/wgexpose/wgexpose/meter"
 )
 
 const (
@@ -31,6 +35,7 @@ type feed struct {
 	mu       sync.Mutex // guards all below
 	events   []agent.Event
 	status   *agent.Status // without its visits
+	shown    *agent.Status // the last, as far as it is told on the screen
 	visits   []agent.Visit
 	notes    []Note
 	stopping bool
@@ -64,10 +69,34 @@ func (f *feed) event(e agent.Event) {
 func (f *feed) setStatus(st agent.Status) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	more := len(st.Visits) > 0
 	f.visits = newest(append(f.visits, st.Visits...), maxWaiting)
 	st.Visits = nil
-	f.status = &st
+	shown := rounded(st)
+	if !more && f.shown != nil && reflect.DeepEqual(*f.shown, shown) {
+		return // nothing would change
+	}
+	f.status, f.shown = &st, &shown
 	f.signal()
+}
+
+// rounded is a status with rates as precise as they are shown; those of a quarter of an
+// hour are not.
+func rounded(st agent.Status) agent.Status {
+	round := func(m *meter.Metrics) {
+		m.Rate1, m.Rate5, m.Rate15 = math.Round(m.Rate1*100)/100, math.Round(m.Rate5*100)/100, 0
+	}
+	st.Tunnels = slices.Clone(st.Tunnels)
+	for i := range st.Tunnels {
+		t := &st.Tunnels[i]
+		round(&t.Conns)
+		if t.HTTP != nil {
+			requests := *t.HTTP
+			round(&requests)
+			t.HTTP = &requests
+		}
+	}
+	return st
 }
 
 func (f *feed) setNotes(notes []Note) {

@@ -1,6 +1,7 @@
 package screen
 
 import (
+	"slices"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -34,6 +35,7 @@ type model struct {
 	code     bool           // the QR code is shown in place of all
 	toast    string         // about the last key
 	toasts   int            // so far, so that each is taken away once
+	counting bool           // a secondMsg is on its way
 }
 
 func newModel(cfg Config, f *feed) *model {
@@ -59,7 +61,25 @@ const frame = 100 * time.Millisecond
 const toastTime = 4 * time.Second
 
 // Init implements tea.Model.
-func (m *model) Init() tea.Cmd { return tea.Batch(m.await, m.after(time.Second, secondMsg{})) }
+func (m *model) Init() tea.Cmd { return m.await }
+
+// count has the screen drawn in a second, while a time on it runs. One on which none
+// does costs nothing.
+func (m *model) count() tea.Cmd {
+	if m.counting || !m.runs() {
+		return nil
+	}
+	m.counting = true
+	return m.after(time.Second, secondMsg{})
+}
+
+// runs reports whether a time on the screen runs: that of a link that is not up, or of
+// a visit that goes on.
+func (m *model) runs() bool {
+	open := func(v *agent.Visit) bool { return v.Open }
+	return slices.ContainsFunc(m.links, func(l link) bool { return l.State != agent.LinkUp }) ||
+		slices.ContainsFunc(m.visits, open) || slices.ContainsFunc(m.frozen, open)
+}
 
 // await waits for news, and lets those of a frame come together.
 func (m *model) await() tea.Msg {
@@ -98,9 +118,10 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case newsMsg:
 		m.take(m.feed.take())
-		return m, m.await
+		return m, tea.Batch(m.await, m.count())
 	case secondMsg:
-		return m, m.after(time.Second, secondMsg{})
+		m.counting = false
+		return m, m.count()
 	case toastMsg:
 		if msg.n == m.toasts {
 			m.toast = ""
