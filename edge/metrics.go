@@ -88,7 +88,7 @@ type descs struct {
 
 	conns, open, requests, answers, refused, relayed *prometheus.Desc
 
-	streams, streamsTotal, streamsRefused *prometheus.Desc
+	streams, streamsTotal, streamsRefused, streamsDropped *prometheus.Desc
 
 	overlayConns, retransmits, resets, received, sent, filtered, dropped *prometheus.Desc
 }
@@ -120,6 +120,7 @@ func newDescs() descs {
 		streams:        desc("streams", "Agents' connections over TLS that carry WireGuard packets"),
 		streamsTotal:   desc("streams_total", "Such connections so far"),
 		streamsRefused: desc("streams_refused_total", "Such connections that found no place"),
+		streamsDropped: desc("streams_dropped_packets_total", "WireGuard packets for agents whose connection took them too slowly"),
 
 		overlayConns: desc("overlay_connections", "TCP connections inside of WireGuard"),
 		retransmits:  desc("overlay_retransmits_total", "TCP segments inside of WireGuard that were sent again"),
@@ -148,6 +149,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.gauge(c.d.streams, float64(open))
 	s.counter(c.d.streamsTotal, total)
 	s.counter(c.d.streamsRefused, refused)
+	s.counter(c.d.streamsDropped, c.r.streams.streams.Dropped())
 	st := c.r.stack.Stats()
 	s.gauge(c.d.overlayConns, float64(st.Connections))
 	s.counter(c.d.retransmits, st.Retransmits)

@@ -5,12 +5,21 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 )
 
 const (
 	// outboxSize is how many bytes may wait for a stream that takes them too
 	// slowly. What comes then is dropped, as by any router whose queue is full.
 	outboxSize = 512 << 10
+	// outboxBurst is how many may wait where what waits leaves within outboxPatience:
+	// what connections over a short path may have under way together, 1 MB
+	// (netstack, peer.budget), comes at once when a goroutine had to wait for a
+	// processor, and each packet that is dropped then costs the rate of a round trip.
+	outboxBurst = 1 << 20
+	// outboxPatience is little enough not to be felt, and much more than what a
+	// fast stream takes to write what waits.
+	outboxPatience = 20 * time.Millisecond
 	// maxFrame is the largest frame.
 	maxFrame = frameHeader + 0xffff
 	// blockSize fits any frame, and what leaves with one call.
@@ -49,6 +58,7 @@ type outbox struct {
 	full   []*block   // in order; frames are added to the last
 	spare  []*block   // what take returned before
 	bytes  int        // in all of full
+	since  time.Time  // when the first of full came
 	closed bool
 }
 
@@ -64,8 +74,11 @@ func (o *outbox) put(packets [][]byte) (dropped int, err error) {
 			return 0, fmt.Errorf("a packet of %d bytes is too large for a stream", len(p))
 		}
 		size := frameHeader + len(p)
-		if o.bytes+size > outboxSize {
+		if o.bytes+size > o.room() {
 			return len(packets) - i, nil
+		}
+		if o.bytes == 0 {
+			o.since = time.Now()
 		}
 		o.bytes += size
 		last := len(o.full) - 1
@@ -78,6 +91,14 @@ func (o *outbox) put(packets [][]byte) (dropped int, err error) {
 		b.frames = append(b.frames, p...)
 	}
 	return 0, nil
+}
+
+// room is how many bytes may wait now.
+func (o *outbox) room() int {
+	if o.bytes+maxFrame > outboxSize && time.Since(o.since) < outboxPatience {
+		return outboxBurst
+	}
+	return outboxSize
 }
 
 // take empties the outbox. What it returns is good until the next call, and the

@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.zx2c4.com/wireguard/device"
 )
@@ -69,22 +71,36 @@ func TestOutbox(t *testing.T) {
 }
 
 // The outbox has a bound, tells what it does not take, and has room again once it
-// was emptied.
+// was emptied. The bound is larger as long as nothing has waited for long.
 func TestOutboxBound(t *testing.T) {
+	synctest.Test(t, testOutboxBound)
+}
+
+func testOutboxBound(t *testing.T) {
 	set := newTestStreams(t)
 	box := outbox{blocks: &set.blocks}
-	packets := slices.Repeat([][]byte{make([]byte, 10_000-frameHeader)}, 100)
+	packets := slices.Repeat([][]byte{make([]byte, 10_000-frameHeader)}, 200)
+	empty := func() {
+		for _, b := range box.take() {
+			set.blocks.put(b)
+		}
+	}
 	for range 2 {
-		room := outboxSize / 10_000
-		if dropped, err := box.put(packets); dropped != len(packets)-room || err != nil {
-			t.Errorf("%d dropped, want %d: %v", dropped, len(packets)-room, err)
+		if dropped, err := box.put(packets); dropped != len(packets)-outboxBurst/10_000 || err != nil {
+			t.Errorf("%d dropped of a burst, want %d: %v", dropped, len(packets)-outboxBurst/10_000, err)
 		}
 		if dropped, err := box.put(packets[:1]); dropped != 1 || err != nil {
 			t.Errorf("%d dropped of a full one, want 1: %v", dropped, err)
 		}
-		for _, b := range box.take() {
-			set.blocks.put(b)
+		empty()
+		if dropped, err := box.put(packets[:1]); dropped != 0 || err != nil {
+			t.Errorf("%d dropped of an empty one: %v", dropped, err)
 		}
+		time.Sleep(outboxPatience)
+		if dropped, err := box.put(packets); dropped != len(packets)+1-outboxSize/10_000 || err != nil {
+			t.Errorf("%d dropped of a slow one, want %d: %v", dropped, len(packets)+1-outboxSize/10_000, err)
+		}
+		empty()
 	}
 	if _, err := box.put([][]byte{make([]byte, 0x10000)}); err == nil {
 		t.Error("a packet that has no frame was taken")

@@ -350,16 +350,16 @@ func TestStuckStreamDropsPackets(t *testing.T) {
 	defer here.Close()
 	st, over := runningPipe(t, streams, there)
 	packets := [][]byte{message(device.MessageTransportType, 1400)}
-	for range 2 * outboxSize / 1400 {
+	for range 2 * outboxBurst / 1400 {
 		if err := st.Endpoint().send(packets); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if st.Dropped() == 0 {
-		t.Error("nothing was dropped")
+	if st.Dropped() == 0 || st.Dropped() != streams.Dropped() {
+		t.Errorf("%d packets were dropped, %d of all streams", st.Dropped(), streams.Dropped())
 	}
 	st.out.mu.Lock()
-	if st.out.bytes > outboxSize || len(st.out.full) > outboxSize/blockSize+2 {
+	if st.out.bytes > outboxBurst || len(st.out.full) > outboxBurst/blockSize+2 {
 		t.Errorf("%d bytes wait in %d blocks", st.out.bytes, len(st.out.full))
 	}
 	st.out.mu.Unlock()

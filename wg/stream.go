@@ -214,7 +214,10 @@ func (st *Stream) send(bufs [][]byte) error {
 	default:
 	}
 	dropped, err := st.out.put(bufs)
-	st.dropped.Add(uint64(dropped))
+	if dropped > 0 {
+		st.dropped.Add(uint64(dropped))
+		st.set.dropped.Add(uint64(dropped))
+	}
 	select {
 	case st.wake <- struct{}{}:
 	default:

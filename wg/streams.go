@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -39,6 +40,8 @@ type Streams struct {
 	pool   sync.Pool   // of *chunk of chunkSize
 	large  sync.Pool   // of *chunk of maxFrame
 	blocks blocks
+
+	dropped atomic.Uint64 // packets for which streams had no room
 
 	mu     sync.Mutex // guards what follows
 	all    map[*Stream]struct{}
@@ -107,6 +110,9 @@ func (s *Streams) Close() error {
 	}
 	return nil
 }
+
+// Dropped is how many packets found no room, in all streams so far.
+func (s *Streams) Dropped() uint64 { return s.dropped.Load() }
 
 func (s *Streams) forget(st *Stream) {
 	s.mu.Lock()

@@ -191,6 +191,7 @@ func TestMetricsAndStatus(t *testing.T) {
 		{"certificate_expiry_timestamp_seconds", []string{"name", "aging.example.org"}, float64(until.Unix())},
 		{"certificate_failures_total", nil, 0},
 		{"streams", nil, 0},
+		{"streams_dropped_packets_total", nil, 0},
 	} {
 		if got := r.value(t, want.name, want.labels...); got != want.is {
 			t.Errorf("%s %v is %v, want %v", want.name, want.labels, got, want.is)
