@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,41 @@ func TestRatiosAreWithinARound(t *testing.T) {
 	}
 	if got := r.ratio("bulk", "down 8", "gbps", pathWgexpose, pathNetstack); !math.IsNaN(got) {
 		t.Errorf("a ratio of nothing is %v", got)
+	}
+}
+
+// Other builds are compared round by round, and a name means one path.
+func TestAgainst(t *testing.T) {
+	before := filepath.Join(t.TempDir(), "before")
+	if err := os.WriteFile(before, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := config{paths: []string{pathWgexpose}}
+	if err := c.findOthers([]string{before}); err != nil || !slices.Equal(c.paths, []string{pathWgexpose, "before"}) || c.against["before"] != before {
+		t.Errorf("paths %v, against %v: %v", c.paths, c.against, err)
+	}
+	for _, name := range []string{"before", pathPlain, "missing"} {
+		file := filepath.Join(filepath.Dir(before), name)
+		if name != "missing" {
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := config{paths: []string{pathWgexpose, "before"}}
+		if err := c.findOthers([]string{file}); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+
+	r := sampled("bulk", "down 1", "gbps", map[string][]float64{pathWgexpose: {4, 8, 6}, "before": {2, 2, 6}})
+	var line strings.Builder
+	r.compare(&line, metrics[0], "down 1", "before")
+	if got, want := line.String(), "bulk down 1\tGbit/s\t6\t2\t2\t2 4 1\t\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	line.Reset()
+	if r.compare(&line, metrics[0], "down 1", "other"); line.Len() > 0 {
+		t.Errorf("a build that was not measured: %q", line.String())
 	}
 }
 

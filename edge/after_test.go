@@ -128,10 +128,18 @@ func copyMap[K comparable, V any](m *map[K]V) {
 // countingStore counts what is read of a store.
 type countingStore struct {
 	store.Store
+	watched chan struct{} // closed when a watch has begun
+
 	mu     sync.Mutex // guards all below
 	lists  int
 	read   int
 	before func() // run once before the next GetAll
+}
+
+func (s *countingStore) Watch(ctx context.Context, after store.Revision) (<-chan store.Change, error) {
+	changes, err := s.Store.Watch(ctx, after)
+	close(s.watched)
+	return changes, err
 }
 
 func (s *countingStore) List(ctx context.Context, prefix string) ([]store.Entry, store.Revision, error) {
@@ -203,7 +211,7 @@ func (w *world) move(t testing.TB, s store.Store, node store.Node, port uint16) 
 // following is a reconciler that runs, over a store that counts.
 func (w *world) following(a *acted) (*reconciler, *countingStore) {
 	w.t.Helper()
-	s := &countingStore{Store: w.store}
+	s := &countingStore{Store: w.store, watched: make(chan struct{})}
 	r := w.reconciler(a)
 	r.store = s
 	if err := r.pass(w.t.Context()); err != nil {
@@ -218,6 +226,8 @@ func (w *world) following(a *acted) (*reconciler, *countingStore) {
 			w.t.Error(err)
 		}
 	})
+	// What changes before is told without its keys, and the store is read whole.
+	<-s.watched
 	return r, s
 }
 

@@ -12,7 +12,8 @@ const (
 	// outboxSize is how many bytes may wait for a stream that takes them too
 	// slowly. What comes then is dropped, as by any router whose queue is full.
 	outboxSize = 512 << 10
-	// outboxBurst is how many may wait where what waits leaves within outboxPatience:
+	// outboxBurst is how many may wait where neither they nor what is being written
+	// have taken longer than outboxPatience:
 	// what connections over a short path may have under way together, 1 MB
 	// (netstack, peer.budget), comes at once when a goroutine had to wait for a
 	// processor, and each packet that is dropped then costs the rate of a round trip.
@@ -54,12 +55,13 @@ func (bs *blocks) put(b *block) {
 type outbox struct {
 	blocks *blocks
 
-	mu     sync.Mutex // guards what follows
-	full   []*block   // in order; frames are added to the last
-	spare  []*block   // what take returned before
-	bytes  int        // in all of full
-	since  time.Time  // when the first of full came
-	closed bool
+	mu      sync.Mutex // guards what follows
+	full    []*block   // in order; frames are added to the last
+	spare   []*block   // what take returned before
+	bytes   int        // in all of full
+	writing bool       // what take returned last is not written yet
+	since   time.Time  // when that was taken, or else when the first of full came
+	closed  bool
 }
 
 // put adds packets, and tells for how many there was no room.
@@ -77,7 +79,7 @@ func (o *outbox) put(packets [][]byte) (dropped int, err error) {
 		if o.bytes+size > o.room() {
 			return len(packets) - i, nil
 		}
-		if o.bytes == 0 {
+		if o.bytes == 0 && !o.writing {
 			o.since = time.Now()
 		}
 		o.bytes += size
@@ -101,14 +103,17 @@ func (o *outbox) room() int {
 	return outboxSize
 }
 
-// take empties the outbox. What it returns is good until the next call, and the
-// blocks are the caller's.
+// take empties the outbox. What it returns is good until the next call, which means
+// that it was written, and the blocks are the caller's.
 func (o *outbox) take() []*block {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	taken := o.full
 	clear(o.spare)
 	o.full, o.spare, o.bytes = o.spare[:0], taken, 0
+	if o.writing = len(taken) > 0; o.writing {
+		o.since = time.Now()
+	}
 	return taken
 }
 

@@ -102,6 +102,21 @@ func testOutboxBound(t *testing.T) {
 		}
 		empty()
 	}
+	// A writer that takes long to write what it took is as slow.
+	box.put(packets[:1])
+	taken := box.take()
+	time.Sleep(outboxPatience)
+	if dropped, err := box.put(packets); dropped != len(packets)-outboxSize/10_000 || err != nil {
+		t.Errorf("%d dropped behind a slow write, want %d: %v", dropped, len(packets)-outboxSize/10_000, err)
+	}
+	set.blocks.put(taken[0])
+	empty()
+	empty()
+	time.Sleep(outboxPatience)
+	if dropped, err := box.put(packets); dropped != len(packets)-outboxBurst/10_000 || err != nil {
+		t.Errorf("%d dropped of a burst when all was written, want %d: %v", dropped, len(packets)-outboxBurst/10_000, err)
+	}
+	empty()
 	if _, err := box.put([][]byte{make([]byte, 0x10000)}); err == nil {
 		t.Error("a packet that has no frame was taken")
 	}

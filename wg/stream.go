@@ -241,14 +241,16 @@ func (st *Stream) write() error {
 		case <-st.done:
 			return nil
 		}
-		for _, b := range st.out.take() {
-			if err := st.conn.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
-				return err
+		for taken := st.out.take(); len(taken) > 0; taken = st.out.take() {
+			for _, b := range taken {
+				if err := st.conn.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
+					return err
+				}
+				if err := writeBlock(st.conn, st.together, b.frames); err != nil {
+					return err
+				}
+				st.set.blocks.put(b)
 			}
-			if err := writeBlock(st.conn, st.together, b.frames); err != nil {
-				return err
-			}
-			st.set.blocks.put(b)
 		}
 	}
 }

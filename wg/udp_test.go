@@ -338,7 +338,7 @@ func TestEndpointCache(t *testing.T) {
 	}
 }
 
-// BenchmarkBind moves batches of 128 datagrams of a full packet's size from
+// BenchmarkBind moves batches of batchSize datagrams of a full packet's size from
 // one bind to another, with at most one batch on the way.
 func BenchmarkBind(b *testing.B) {
 	for _, opts := range []UDPOptions{{}, {NoGSO: true, NoGRO: true}} {
