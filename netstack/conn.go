@@ -36,6 +36,7 @@ type Conn struct {
 	writeMu       sync.Mutex // serialises Write; guards source and room
 	source        bytes.Reader
 	room          room
+	heard         atomic.Bool // something was read since the last write
 	readDeadline  deadline
 	writeDeadline deadline
 
@@ -147,6 +148,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		w := tcpip.SliceWriter(p)
 		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
 		if terr == nil {
+			c.heard.Store(true)
 			c.moderate(res.Count)
 			return res.Count, nil
 		}
@@ -233,7 +235,7 @@ func (c *Conn) write(p []byte) (int, tcpip.Error) {
 	n, terr := c.ep.Write(&c.source, tcpip.WriteOptions{})
 	options.SetSendBufferSize(limit, false)
 	if terr == nil {
-		c.room.wrote(int(n), c.stack.segment, time.Since(c.stack.opened), c.peer)
+		c.room.wrote(int(n), c.stack.segment, c.heard.Swap(false), time.Since(c.stack.opened), c.peer)
 	}
 	return int(n), terr
 }

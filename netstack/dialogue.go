@@ -20,7 +20,8 @@ const (
 	dialogueHold = 2 * time.Second
 )
 
-// said notes that a connection that is not busy sent something small.
+// said notes that a connection that is not busy sent something small, after it had heard
+// something.
 func (d *dialogue) said(now time.Duration) {
 	if last := d.last.Swap(int64(now)); last != 0 && now-time.Duration(last) < dialogueGap {
 		d.until.Store(int64(now + dialogueHold))

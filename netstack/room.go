@@ -27,9 +27,10 @@ type room struct {
 // when one packet is left, whose acknowledgement may wait for company (acker).
 func (r *room) limit(n, mss int) int { return r.size - n + 2*mss + 2 }
 
-// wrote takes in that n bytes were written now to p.
-func (r *room) wrote(n, segment int, now time.Duration, p *peer) {
-	if busy := r.epoch != 0 && now-r.epoch < 2*growWithin; n < segment/8 && !busy {
+// wrote takes in that n bytes were written now to p; heard is that something came from
+// there since the write before.
+func (r *room) wrote(n, segment int, heard bool, now time.Duration, p *peer) {
+	if busy := r.epoch != 0 && now-r.epoch < 2*growWithin; heard && n < segment/8 && !busy {
 		p.dialogue.said(now)
 	}
 	// Whoever sends less than two segments is not busy.

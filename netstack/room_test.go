@@ -17,16 +17,18 @@ func TestRoom(t *testing.T) {
 		rtt             time.Duration
 		conns, segments int
 		every           time.Duration // of which a further connection says something small; 0: once
+		alone           bool          // it says so without having heard anything
 	}{
-		{"alone on one machine", ms, 1, 16, 0},
-		{"alone beside a dialogue", ms, 1, 8, 200 * ms},
-		{"alone beside heartbeats", ms, 1, 16, time.Second},
-		{"two on one machine", ms, 2, 8, 0},
-		{"8 on one machine", ms, 8, 2, 0},
-		{"8 beside a dialogue", ms, 8, 1, 200 * ms},
-		{"64 on one machine", ms, 64, 1, 0},
-		{"8 over 40 ms", 40 * ms, 8, 21, 0},
-		{"one over 200 ms", 200 * ms, 1, windowMost / segment, 0},
+		{"alone on one machine", ms, 1, 16, 0, false},
+		{"alone beside a dialogue", ms, 1, 8, 200 * ms, false},
+		{"alone beside heartbeats", ms, 1, 16, time.Second, false},
+		{"two on one machine", ms, 2, 8, 0, false},
+		{"8 on one machine", ms, 8, 2, 0, false},
+		{"8 beside a dialogue", ms, 8, 1, 200 * ms, false},
+		{"8 beside a monologue", ms, 8, 2, 200 * ms, true},
+		{"64 on one machine", ms, 64, 1, 0, false},
+		{"8 over 40 ms", 40 * ms, 8, 21, 0, false},
+		{"one over 200 ms", 200 * ms, 1, windowMost / segment, 0, false},
 	} {
 		p := &peer{}
 		p.measured(c.rtt)
@@ -37,10 +39,10 @@ func TestRoom(t *testing.T) {
 		for now := ms; now < 5*time.Second; now += ms {
 			// One says little, and is not busy.
 			if now == ms || c.every != 0 && now%c.every == 0 {
-				rooms[c.conns].wrote(100, segment, now, p)
+				rooms[c.conns].wrote(100, segment, !c.alone, now, p)
 			}
 			for i := range rooms[:c.conns] {
-				rooms[i].wrote(segment, segment, now, p)
+				rooms[i].wrote(segment, segment, true, now, p)
 			}
 		}
 		for i := range rooms[:c.conns] {
