@@ -12,26 +12,22 @@ import (
 func TestRest(t *testing.T) {
 	var l link
 	asksEarly := func() bool { return l.rest() < control.Heartbeat }
-	for n := range promptRow {
-		if !asksEarly() {
-			t.Fatalf("a path is trusted after %d answers", n)
+	earnsTrust := func(path string) {
+		t.Helper()
+		for n := range promptRow {
+			if !asksEarly() {
+				t.Fatalf("%s is trusted after %d answers", path, n)
+			}
+			l.answered(20 * time.Millisecond)
 		}
-		l.answered(20 * time.Millisecond)
+		if asksEarly() {
+			t.Errorf("%s with prompt answers is asked beside the heartbeats", path)
+		}
 	}
-	if asksEarly() {
-		t.Error("a path with prompt answers is asked beside the heartbeats")
-	}
+	earnsTrust("a path")
 	if left := silence - l.rest(); left < 2*lookPause {
 		t.Errorf("%v are left to ask before the silence is over", left)
 	}
 	l.answered(promptAnswer)
-	for n := range promptRow {
-		if !asksEarly() {
-			t.Fatalf("a path that lost something is trusted again after %d answers", n)
-		}
-		l.answered(20 * time.Millisecond)
-	}
-	if asksEarly() {
-		t.Error("a path is never trusted again")
-	}
+	earnsTrust("a path that lost something")
 }

@@ -30,16 +30,11 @@ type mapping struct {
 // been: in the others, such as what a linker relocated and then protected, the pages
 // are not those of the file, and would be lost.
 func releaseProgram() error {
-	f, err := os.Open("/proc/self/smaps")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	all, err := readMappings(f)
-	if err != nil {
-		return err
-	}
 	here, _, _, _ := runtime.Caller(0)
+	all, err := ownMappings()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, m := range unwritten(all, here) {
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED); errno != 0 {
@@ -66,6 +61,16 @@ func unwritten(all []mapping, address uintptr) []mapping {
 		}
 	}
 	return found
+}
+
+// ownMappings are those of this process.
+func ownMappings() ([]mapping, error) {
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readMappings(f)
 }
 
 // readMappings reads a file such as /proc/self/smaps.

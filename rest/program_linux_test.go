@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -60,12 +59,7 @@ Swap:                  0 kB
 
 // TestReleaseProgram lets go of the pages of this test, which goes on.
 func TestReleaseProgram(t *testing.T) {
-	f, err := os.Open("/proc/self/smaps")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all, err := readMappings(f)
+	all, err := ownMappings()
 	if err != nil {
 		t.Fatal(err)
 	}

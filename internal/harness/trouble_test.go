@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -153,7 +152,6 @@ func TestTunnelsTellOfUpstreams(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("with one: %+v", r)
 		}
-		runtime.Gosched()
 	}
 }
 
