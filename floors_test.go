@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"keys":         0,
 	"meter":        0,
 	"listening":    0,
+	"localweb":     0,
 	"statedir":     0,
 	"tunnel":       0,
 	"relay":        0,

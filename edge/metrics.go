@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wgexpose/wgexpose/certs"
+	"github.com/wgexpose/wgexpose/localweb"
 )
 
 const (
@@ -28,7 +29,8 @@ const (
 )
 
 // serveMetrics answers GET /metrics in Prometheus' text format until ctx ends. It
-// closes l. Nothing can be changed through it, and there are no secrets in it.
+// closes l. Nothing can be changed through it, and there are no secrets in it. On
+// loopback it answers to this machine's own names alone.
 func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -41,8 +43,12 @@ func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, l
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "The metrics of this edge are at /metrics.", http.StatusNotFound)
 	})
+	var handler http.Handler = mux
+	if listenerAddr(l).Addr().Unmap().IsLoopback() {
+		handler = forThisMachine(mux)
+	}
 	srv := &http.Server{
-		Handler:           mux,
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      metricsTime,
@@ -62,6 +68,20 @@ func serveMetrics(ctx context.Context, l net.Listener, c prometheus.Collector, l
 		return srv.Close() // nothing that is under way is worth waiting for
 	})
 	return g.Wait()
+}
+
+// forThisMachine keeps other web sites from reading what is there for programs of
+// this machine. Elsewhere a Host may be anything: Prometheus asks by the names that
+// its administrator gave.
+func forThisMachine(next http.Handler) http.Handler {
+	hosts := localweb.NewHosts()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !hosts.Allow(r.Host) {
+			http.Error(w, "The metrics of this edge are not served under this host name, because they listen on loopback: ask for http://localhost or http://127.0.0.1, or give --metrics an address that others may use.", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // collector reads a running edge's numbers when they are asked for. There is

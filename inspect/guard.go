@@ -3,11 +3,11 @@ package inspect
 import (
 	"crypto/subtle"
 	"mime"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/wgexpose/wgexpose/localweb"
 )
 
 // tokenHeader carries the token that a page gets from /api/v1/session. Other
@@ -21,12 +21,11 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 // guard refuses what another web site could make a browser send.
 //
-// A web site may have its name resolve to 127.0.0.1 (DNS rebinding), and would
-// then be of one origin with the page: its name gives it away, so the Host
-// must be one of ours. It may also send requests across origins, and browsers
-// say so in Origin and Sec-Fetch-Site.
+// A web site may have its name resolve to 127.0.0.1, and would then be of one
+// origin with the page, so the Host must be one of ours (see localweb). It may also
+// send requests across origins, and browsers say so in Origin and Sec-Fetch-Site.
 func (i *Inspector) guard(next http.Handler) http.Handler {
-	hosts := newHostList(i.cfg.Hosts)
+	hosts := localweb.NewHosts(i.cfg.Hosts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -36,8 +35,8 @@ func (i *Inspector) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		switch {
-		case !hosts.allow(r.Host):
-			refuse(w, http.StatusMisdirectedRequest, "host", "the inspector is not served under this host name; open it as http://localhost, or name the host as web_addr")
+		case !hosts.Allow(r.Host):
+			refuse(w, http.StatusMisdirectedRequest, "host", "the inspector is not served under this host name; open it as http://localhost, or by the address that is its web_addr")
 		case !sameOrigin(r):
 			refuse(w, http.StatusForbidden, "origin", "the inspector answers its own page only, not other web sites")
 		default:
@@ -97,36 +96,4 @@ func (i *Inspector) withTokenOrProgram(next http.HandlerFunc) http.HandlerFunc {
 		}
 		next(w, r)
 	}
-}
-
-// hostList is by which names the page may be opened.
-type hostList struct {
-	names map[string]bool
-	any   bool // any address
-}
-
-func newHostList(more []string) hostList {
-	l := hostList{names: map[string]bool{"localhost": true}}
-	for _, h := range more {
-		if addr, err := netip.ParseAddr(h); err == nil && addr.IsUnspecified() {
-			l.any = true
-			continue
-		}
-		l.names[strings.ToLower(strings.TrimSuffix(h, "."))] = true
-	}
-	return l
-}
-
-func (l hostList) allow(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if l.names[strings.ToLower(strings.TrimSuffix(host, "."))] {
-		return true
-	}
-	// Loopback is 127.0.0.0/8 and ::1. An address cannot be rebound.
-	addr, err := netip.ParseAddr(host)
-	return err == nil && (addr.Unmap().IsLoopback() || l.any)
 }

