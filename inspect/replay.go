@@ -11,23 +11,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 )
-
-// Changes are what a replay sends otherwise. Nil fields stay as they were.
-type Changes struct {
-	Method *string
-	// Path is the target, with its query.
-	Path *string
-	// Headers replaces all headers. A value that is Mask, or holds it as it was
-	// shown, stands for the original one.
-	Headers *[]Field
-	// Body replaces the body. It is sent as it is, without Content-Encoding.
-	Body *[]byte
-}
 
 // Why a request cannot be sent again.
 var (
@@ -164,6 +150,7 @@ type outgoing struct {
 	http2   bool // as it came
 	method  string
 	target  string
+	url     *url.URL // the target, for HTTP/2; without scheme and host
 	host    string
 	headers []Field // without host and length
 	body    []byte
@@ -206,8 +193,11 @@ func (o *outgoing) sendHTTP2(ctx context.Context, up net.Conn, sent chan<- error
 	var once sync.Once
 	tell := func(err error) { once.Do(func() { sent <- err }) }
 	trace := &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) { tell(w.Err) }}
+	where := *o.url
+	where.Scheme, where.Host = "http", o.host // whatever up is, TLS is below it
 	request := (&http.Request{
-		Method: o.method, URL: &url.URL{Scheme: "http", Host: o.host, Opaque: o.target}, Host: o.host, Header: http.Header{},
+		// Without a User-Agent net/http has one of its own.
+		Method: o.method, URL: &where, Host: o.host, Header: http.Header{"User-Agent": nil},
 		Body: io.NopCloser(bytes.NewReader(o.body)), ContentLength: int64(len(o.body)),
 	}).WithContext(httptrace.WithClientTrace(ctx, trace))
 	for _, f := range o.headers {
@@ -217,7 +207,7 @@ func (o *outgoing) sendHTTP2(ctx context.Context, up net.Conn, sent chan<- error
 		request.Body = nil
 	}
 	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true) // whatever up is, TLS is below it
+	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols, DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return up, nil }}
 	defer transport.CloseIdleConnections()
 	answer, err := transport.RoundTrip(request)
@@ -227,68 +217,4 @@ func (o *outgoing) sendHTTP2(ctx context.Context, up net.Conn, sent chan<- error
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, answer.Body)
-}
-
-// notReplayed are fields that belong to the first connection.
-var notReplayed = []string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect", "Content-Length",
-}
-
-// replayRequest is the request as it is sent again.
-func (x *exchange) replayRequest(c Changes) (*outgoing, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if err := x.cannotReplay(); err != nil {
-		return nil, err
-	}
-	original := x.request.fields
-	o := &outgoing{http2: x.request.proto == "HTTP/2.0", method: x.method, target: x.target, host: original.find("Host"), body: x.request.body.bytes()}
-	headers := []Field(original)
-	if c.Method != nil {
-		o.method = *c.Method
-	}
-	if c.Path != nil {
-		o.target = *c.Path
-	}
-	if c.Headers != nil {
-		headers = unmask(*c.Headers, original)
-	}
-	switch {
-	case c.Body != nil:
-		o.body = *c.Body
-	case x.request.cut:
-		return nil, ErrNotWhole
-	}
-	if !isToken(o.method) || o.target == "" || strings.ContainsAny(o.target, " \t\r\n\x00") {
-		return nil, fmt.Errorf("%w: method %q, path %q", ErrChanges, o.method, o.target)
-	}
-	if o.method == "CONNECT" {
-		return nil, fmt.Errorf("%w: CONNECT cannot be replayed", ErrChanges)
-	}
-	for _, f := range headers {
-		switch {
-		case !isToken(f.Name) || strings.ContainsAny(f.Value, "\r\n\x00"):
-			return nil, fmt.Errorf("%w: header %q", ErrChanges, f.Name)
-		case strings.EqualFold(f.Name, "Host"):
-			o.host = f.Value
-		case strings.EqualFold(f.Name, "Te") && o.http2: // gRPC wants it
-			o.headers = append(o.headers, f)
-		case slices.ContainsFunc(notReplayed, func(n string) bool { return strings.EqualFold(n, f.Name) }),
-			c.Body != nil && strings.EqualFold(f.Name, "Content-Encoding"), original.has("Connection", f.Name):
-		default:
-			o.headers = append(o.headers, f)
-		}
-	}
-	o.length = len(o.body) > 0 || hasBody(o.method, original)
-	return o, nil
-}
-
-// hasBody tells whether a length of 0 is said: by methods that are expected to
-// bring a body, and where the original said it.
-func hasBody(method string, original fields) bool {
-	switch method {
-	case "POST", "PUT", "PATCH":
-		return true
-	}
-	return original.find("Content-Length") != ""
 }
