@@ -29,8 +29,9 @@ type document struct {
 // each file before it. So problems sort by file, then line.
 const fileLines = 1 << 24
 
-// over puts the file d over this one: its keys win, and its tunnels stand beside
-// the others or, under the same name, in their place.
+// over puts the file d over this one: its keys win. Its tunnels stand beside the
+// others or, under the same name, their keys win likewise. Other maps and lists
+// are taken whole: what belongs to one DNS provider is of no use to another.
 func (base *document) over(d *document) {
 	base.more = append(base.more, d.name)
 	offset := len(base.more) * fileLines
@@ -39,7 +40,12 @@ func (base *document) over(d *document) {
 		p.line += offset
 		base.problems = append(base.problems, p)
 	}
-	base.root = mergeMaps(base.root, d.root, func(key string) bool { return key == tunnelsKey })
+	base.root = mergeMaps(base.root, d.root, func(key string) int {
+		if key == tunnelsKey {
+			return 2 // tunnels by name, and what is said of each
+		}
+		return 0
+	})
 }
 
 func moveLines(n *yaml.Node, offset int) {
@@ -52,39 +58,58 @@ func moveLines(n *yaml.Node, offset int) {
 	}
 }
 
-// mergeMaps returns a map of what low has and high has not, then all of high.
-// Keys for which deep says so are merged in the same way, one level down.
-func mergeMaps(low, high *yaml.Node, deep func(key string) bool) *yaml.Node {
+// mergeMaps returns a map of what is in low, in its order, with the values of high
+// where high has the key, then of all else in high. depth tells for a key through
+// how many levels of maps its values are merged likewise; an empty value changes
+// nothing there.
+func mergeMaps(low, high *yaml.Node, depth func(key string) int) *yaml.Node {
 	if low == nil || high == nil {
 		if low == nil {
 			return high
 		}
 		return low
 	}
-	value := func(m *yaml.Node, key string) *yaml.Node {
-		for i := 0; i+1 < len(m.Content); i += 2 {
-			if k := resolve(m.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
-				return resolve(m.Content[i+1])
-			}
-		}
-		return nil
-	}
+	lower, upper := places(low), places(high)
 	merged := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: high.Line}
 	for i := 0; i+1 < len(low.Content); i += 2 {
-		if k := resolve(low.Content[i]); k.Kind != yaml.ScalarNode || value(high, k.Value) == nil {
+		key := resolve(low.Content[i])
+		j, over := upper[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || !over:
 			merged.Content = append(merged.Content, low.Content[i], low.Content[i+1])
+			continue
+		case lower[key.Value] != i:
+			continue // said twice, and overruled
 		}
+		name, before, v := high.Content[j], resolve(low.Content[i+1]), resolve(high.Content[j+1])
+		if n := depth(key.Value); n > 0 && isNull(v) {
+			name, v = low.Content[i], before
+		} else if n > 0 && before.Kind == yaml.MappingNode && v.Kind == yaml.MappingNode {
+			v = mergeMaps(before, v, func(string) int { return n - 1 })
+		}
+		merged.Content = append(merged.Content, name, v)
 	}
-	for i := 0; i+1 < len(high.Content); i += 2 {
-		k, v := resolve(high.Content[i]), resolve(high.Content[i+1])
-		if k.Kind == yaml.ScalarNode && deep(k.Value) && v.Kind == yaml.MappingNode {
-			if before := value(low, k.Value); before != nil && before.Kind == yaml.MappingNode {
-				v = mergeMaps(before, v, func(string) bool { return false })
-			}
+	for j := 0; j+1 < len(high.Content); j += 2 {
+		key := resolve(high.Content[j])
+		_, known := lower[key.Value]
+		if key.Kind != yaml.ScalarNode || !known || upper[key.Value] != j { // what is said twice stays, to be told
+			merged.Content = append(merged.Content, high.Content[j], high.Content[j+1])
 		}
-		merged.Content = append(merged.Content, high.Content[i], v)
 	}
 	return merged
+}
+
+// places tells where in a map's content each key stands first.
+func places(m *yaml.Node) map[string]int {
+	at := make(map[string]int)
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if key := resolve(m.Content[i]); key.Kind == yaml.ScalarNode {
+			if _, twice := at[key.Value]; !twice {
+				at[key.Value] = i
+			}
+		}
+	}
+	return at
 }
 
 // field is one key of a mapping.

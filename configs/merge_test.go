@@ -21,7 +21,7 @@ func TestSeveralFiles(t *testing.T) {
 	for _, tn := range cfg.Tunnels {
 		got = append(got, tn.Name+" "+tn.Upstream)
 	}
-	if want := "ssh tcp://127.0.0.1:22, app http://127.0.0.1:2, new tcp://127.0.0.1:3"; strings.Join(got, ", ") != want {
+	if want := "app http://127.0.0.1:2, ssh tcp://127.0.0.1:22, new tcp://127.0.0.1:3"; strings.Join(got, ", ") != want {
 		t.Errorf("tunnels %q, want %s", got, want)
 	}
 
@@ -30,9 +30,9 @@ func TestSeveralFiles(t *testing.T) {
 		t.Errorf("from the environment: %+v, %v", again, err)
 	}
 
-	bad := write(t, "\nnope: 1\nlog_level: loud\nlog_level: info\ntunnels:\n  app: {kind: http}\n")
+	bad := write(t, "\nnope: 1\nlog_level: loud\nlog_level: info\ntunnels:\n  more: {kind: http}\n")
 	_, err = LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", bad))
-	for _, want := range []string{bad + ":2: nope: unknown key", bad + ":4: log_level: set twice; it is on line 3", bad + ":6: tunnels.app.upstream: missing"} {
+	for _, want := range []string{bad + ":2: nope: unknown key", bad + ":4: log_level: set twice; it is on line 3", bad + ":6: tunnels.more.upstream: missing"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
@@ -43,6 +43,70 @@ func TestSeveralFiles(t *testing.T) {
 	}
 	if _, err := LoadAgent(flagSet(t, AgentFlags, "--config", base, "--config", base+".not")); err == nil {
 		t.Error("a file that is not there is passed over")
+	}
+}
+
+// TestTunnelOverTunnel: a later file says of a tunnel what is other than before, and
+// what is wrong with it is told of the file that says so.
+func TestTunnelOverTunnel(t *testing.T) {
+	isolate(t)
+	base := write(t, `tunnels:
+  app: &app
+    kind: http
+    upstream: 8089
+    url: app.example.com
+    basic_auth: ["me:secret-1", "you:secret-2"]
+  same: *app
+  ssh: {kind: tcp, upstream: 22, port: 20022}
+`)
+	load := func(texts ...string) (Agent, []string, error) {
+		t.Helper()
+		arguments, files := []string{"--config", base}, []string{base}
+		for _, text := range texts {
+			files = append(files, write(t, text))
+			arguments = append(arguments, "--config", files[len(files)-1])
+		}
+		cfg, err := LoadAgent(flagSet(t, AgentFlags, arguments...))
+		return cfg, files, err
+	}
+	cfg, _, err := load("tunnels:\n  same: {url: same.example.com}\n",
+		"tunnels:\n  app: {upstream: 3000, basic_auth: 'dev:secret-3'}\n  ssh: {port: 20023}\n", "tunnels:\n  app: {compression: true}\n  ssh:\n", "tunnels:\n", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Tunnels) != 3 {
+		t.Fatalf("tunnels %+v", cfg.Tunnels)
+	}
+	app, same, ssh := cfg.Tunnels[0], cfg.Tunnels[1], cfg.Tunnels[2]
+	if app.Name != "app" || app.Kind != "http" || app.Upstream != "http://127.0.0.1:3000" || app.URL != "app.example.com" || !app.Compression ||
+		len(app.BasicAuth) != 1 || app.BasicAuth[0].User != "dev" {
+		t.Errorf("app is %+v", app)
+	}
+	if same.Upstream != "http://127.0.0.1:8089" || same.URL != "same.example.com" || len(same.BasicAuth) != 2 || same.Compression {
+		t.Errorf("same is %+v", same)
+	}
+	if ssh.Upstream != "tcp://127.0.0.1:22" || ssh.Port != 20023 {
+		t.Errorf("ssh is %+v", ssh)
+	}
+
+	_, files, err := load("tunnels:\n  same:\n    url: same.example.com\n    uppstream: 1\n",
+		"\ntunnels:\n  app:\n    upstream: 1:2:3\n    url: same.example.com\n  ssh: {kind: http, port: 1, port: 2}\n  other: {upstream: 1}\n  none:\n")
+	for _, want := range []string{
+		files[1] + ":4: tunnels.same.uppstream: unknown key",
+		files[2] + ":4: tunnels.app.upstream: ",
+		files[2] + ":6: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http",
+		files[2] + ":6: tunnels.ssh.port: set twice; it is on line 6 already",
+		files[2] + ":7: tunnels.other.kind: missing",
+		files[2] + ":8: tunnels.none: must be a map of settings",
+		files[1] + ":3: tunnels.same.url: same.example.com is what tunnel app asks for, too",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	_, files, err = load("tunnels:\n  ssh: {kind: http, url: ssh.example.com}\n  same: {url: same.example.com}\n")
+	if want := files[0] + ":8: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("no %q in:\n%v", want, err)
 	}
 }
 
