@@ -36,7 +36,8 @@ const (
 // a connection, where the system tells; elsewhere each is dialled once in the
 // beginning, and then only while it is down.
 type upstreams struct {
-	set *set
+	set   *set
+	pulse pulse
 
 	dials sync.WaitGroup
 
@@ -57,10 +58,11 @@ func (u *upstreams) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		well, changed := u.look(ctx, began)
-		wait := untilSecond(time.Now())
+		every := lookEvery
 		if well {
-			wait += calmEvery - lookEvery
+			every = calmEvery
 		}
+		wait := u.pulse.wait(time.Now(), every)
 		if long := min(lookShare*time.Since(began), dialEvery); long > wait {
 			wait = long
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // receive reads events until the stream ends.
-func (l *link) receive(ctx context.Context, stream *control.EventStream, pings pinger, heard chan<- struct{}) error {
+func (l *link) receive(ctx context.Context, stream *control.EventStream, pings *pinger) error {
 	for {
 		e, err := stream.Recv()
 		switch {
@@ -28,7 +28,7 @@ func (l *link) receive(ctx context.Context, stream *control.EventStream, pings p
 		if took, ok := pings.latency(e.Pong); ok {
 			l.answered(took)
 		}
-		nonblocking(heard)
+		pings.heard()
 		switch e.Type {
 		case control.EventSuperseded:
 			return errSuperseded
@@ -61,11 +61,12 @@ func (l *link) noteClock(shaken time.Time) {
 // started anew and knows nothing of this stream: an event at once, through ask,
 // is answered with a reset then, which is sooner known than the next heartbeat.
 //
-// It rests while events come, unless there is a handshake: see link.rest.
-func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask chan<- struct{}) error {
-	look := time.NewTimer(l.rest())
-	defer look.Stop()
+// It rests while events come, unless there is a handshake: see link.rest. That one has
+// come is seen when the rest is over, so that each costs nothing here.
+func (l *link) watch(ctx context.Context, n *node, pings *pinger, ask chan<- struct{}) error {
 	event := time.Now()
+	look := time.NewTimer(l.rest(event))
+	defer look.Stop()
 	alert := event  // until when a handshake may show
 	rested := false // since the look before
 	sign, proof := event, event
@@ -77,15 +78,6 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 	}
 	for {
 		select {
-		case <-heard:
-			event = time.Now()
-			sign, proof, probed = event, event, false
-			l.noteClock(shaken)
-			if event.After(alert) {
-				rested = true
-				look.Reset(l.rest())
-			}
-			continue
 		case <-n.paths.Shaking():
 			now := time.Now()
 			if now.After(alert) { // else strangers could put the look off for ever
@@ -98,8 +90,23 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
-			look.Reset(lookPause)
 		}
+		if last := pings.lastEvent(); last.After(event) {
+			event, probed = last, false
+			if sign.Before(event) {
+				sign = event
+			}
+			if proof.Before(event) {
+				proof = event
+			}
+		}
+		if left := l.rest(event) - time.Since(event); event.After(alert) && left > 0 {
+			l.noteClock(shaken)
+			rested = true
+			look.Reset(left)
+			continue
+		}
+		look.Reset(lookPause)
 		now, err := n.peer(l.edge.Key)
 		if err != nil {
 			return err
@@ -140,8 +147,8 @@ func (l *link) watch(ctx context.Context, n *node, heard <-chan struct{}, ask ch
 
 // send sends heartbeats, one when asked to, and reports, and the end of the
 // stream when bye ends.
-func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings pinger, ask <-chan struct{}) error {
-	beat := time.NewTicker(control.Heartbeat)
+func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings *pinger, ask <-chan struct{}) error {
+	beat := time.NewTimer(l.pulse.wait(time.Now(), control.Heartbeat))
 	defer beat.Stop()
 	if err := stream.Send(pings.ping()); err != nil { // so that a new link has a latency
 		return err
@@ -151,6 +158,7 @@ func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings
 		select {
 		case <-beat.C:
 			err = stream.Send(l.beat(pings))
+			beat.Reset(l.pulse.wait(time.Now(), control.Heartbeat))
 		case <-ask:
 			err = stream.Send(l.beat(pings))
 		case r := <-l.reports:
@@ -168,7 +176,7 @@ func (l *link) send(ctx, bye context.Context, stream *control.EventStream, pings
 }
 
 // beat is the next heartbeat.
-func (l *link) beat(pings pinger) control.AgentEvent {
+func (l *link) beat(pings *pinger) control.AgentEvent {
 	e := pings.ping()
 	e.Call = l.call.Load()
 	return e

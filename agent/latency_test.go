@@ -10,8 +10,9 @@ import (
 // TestRest: a link asks for no more than heartbeats where those are answered at
 // once, and asks early where any of the last was not.
 func TestRest(t *testing.T) {
-	var l link
-	asksEarly := func() bool { return l.rest() < control.Heartbeat }
+	l := link{pulse: pulse{time.Now()}}
+	answered := l.pulse.began.Add(7*control.Heartbeat + promptAnswer)
+	asksEarly := func() bool { return answered.Add(l.rest(answered)).Before(l.pulse.began.Add(8 * control.Heartbeat)) }
 	earnsTrust := func(path string) {
 		t.Helper()
 		for n := range promptRow {
@@ -25,7 +26,7 @@ func TestRest(t *testing.T) {
 		}
 	}
 	earnsTrust("a path")
-	if left := silence - l.rest(); left < 2*lookPause {
+	if left := silence - l.rest(l.pulse.began.Add(7*control.Heartbeat)); left < 2*lookPause {
 		t.Errorf("%v are left to ask before the silence is over", left)
 	}
 	l.answered(promptAnswer)

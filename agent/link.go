@@ -93,6 +93,7 @@ type link struct {
 	call      atomic.Bool   // the edge is to begin the next handshake
 
 	how          Reach
+	pulse        pulse
 	streaming    atomic.Bool  // packets go over TLS
 	latency      atomic.Int64 // of the last heartbeat that was answered, in ns; 0: none yet
 	prompt       atomic.Int32 // see answered
@@ -147,7 +148,7 @@ func (l *link) run(ctx context.Context) error {
 	var monitors sync.WaitGroup
 	defer monitors.Wait()
 	defer unwatch()
-	m := &monitor{node: n, edge: l.edge.Key, watch: l.watchNetwork, source: sourceFor}
+	m := &monitor{node: n, edge: l.edge.Key, watch: l.watchNetwork, pulse: l.pulse, source: sourceFor}
 	n.found = m.found
 	monitors.Go(func() { m.run(watching) })
 
@@ -276,13 +277,12 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 	l.set.linkState(l, LinkUp, "")
 
 	g, gctx := errgroup.WithContext(life)
-	heard := make(chan struct{}, 1)
 	l.latency.Store(0)
 	l.prompt.Store(0)
-	pings := pinger{start: time.Now()}
-	g.Go(func() error { return l.receive(ctx, stream, pings, heard) })
+	pings := &pinger{start: time.Now()}
+	g.Go(func() error { return l.receive(ctx, stream, pings) })
 	ask := make(chan struct{}, 1)
-	g.Go(func() error { return l.watch(gctx, n, heard, ask) })
+	g.Go(func() error { return l.watch(gctx, n, pings, ask) })
 	g.Go(func() error { return l.send(gctx, ctx, stream, pings, ask) })
 	g.Go(func() error { return l.publish(gctx, client, hello.Session) })
 	if n.stream != nil && n.transport == TransportAuto {

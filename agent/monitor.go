@@ -46,6 +46,7 @@ type monitor struct {
 	node   *node
 	edge   keys.Public
 	watch  watcher
+	pulse  pulse
 	source func(netip.AddrPort) netip.Addr // sourceFor; tests have their own
 
 	mu   sync.Mutex // guards last
@@ -99,13 +100,13 @@ func sourceFor(to netip.AddrPort) netip.Addr {
 
 // clock looks for time that has passed without this process.
 func (m *monitor) clock(ctx context.Context) {
-	tick := time.NewTimer(untilSecond(time.Now()))
+	tick := time.NewTimer(m.pulse.wait(time.Now(), clockEvery))
 	defer tick.Stop()
 	last := time.Now()
 	for {
 		select {
 		case <-tick.C:
-			tick.Reset(untilSecond(time.Now()))
+			tick.Reset(m.pulse.wait(time.Now(), clockEvery))
 		case <-ctx.Done():
 			return
 		}
@@ -115,18 +116,6 @@ func (m *monitor) clock(ctx context.Context) {
 		}
 		last = now
 	}
-}
-
-// untilSecond is how long it is to the next whole second. What is done about every
-// second is done then: a process that rests is woken once for all of it, which
-// costs more than what it does. A timer that is a little early, by a clock that is
-// being corrected, has not to come twice.
-func untilSecond(now time.Time) time.Duration {
-	left := now.Truncate(time.Second).Add(time.Second).Sub(now)
-	if left < time.Second/10 {
-		left += time.Second
-	}
-	return left
 }
 
 // slept judges by how far the wall clock and the monotonic one went between two

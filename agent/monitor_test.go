@@ -186,15 +186,3 @@ func TestReachWithoutNetwork(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestUntilSecond(t *testing.T) {
-	second := time.Unix(1_700_000_000, 0)
-	for past, want := range map[time.Duration]time.Duration{
-		0: time.Second, time.Millisecond: 999 * time.Millisecond, 900 * time.Millisecond: 100 * time.Millisecond,
-		999 * time.Millisecond: 1001 * time.Millisecond, // early by a clock that is being corrected
-	} {
-		if got := untilSecond(second.Add(past)); got != want {
-			t.Errorf("%v after a second: %v, want %v", past, got, want)
-		}
-	}
-}

@@ -98,10 +98,11 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	// Links and guests outlive ctx: the drain needs them.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	beats := pulse{time.Now()}
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
 		l := newLink(edge, o.key, o.state, r.process, o.set, clock, o.muster.all, o.log)
-		l.how, l.ends = r.cfg.Reach, ends
+		l.how, l.ends, l.pulse = r.cfg.Reach, ends, beats
 		links.Go(func() {
 			if err := l.run(life); err != nil {
 				if control.CodeOf(err) == control.CodeRevoked {
@@ -113,7 +114,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	}
 	links.Go(func() { ends.run(life) })
 	if r.cfg.Health {
-		links.Go(func() { (&upstreams{set: o.set}).run(life) })
+		links.Go(func() { (&upstreams{set: o.set, pulse: beats}).run(life) })
 	}
 	guests := newGuests(o, listener)
 	var accept errgroup.Group

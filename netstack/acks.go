@@ -29,6 +29,10 @@ type acker struct {
 	listed bool         // in acks.waiting
 	told   seqnum.Value // up to where the last packet that left acknowledges
 	begun  bool         // one has
+
+	vain   bool                // the last that waited left alone: nothing came for it to go with
+	lone   tcpip.MonotonicTime // when the last came that could have waited
+	missed bool                // that one left at once, and nothing has been sent since
 }
 
 // KUID implements tcpip.PacketOwner: no user.
@@ -57,6 +61,9 @@ func (q *queue) hold(a *acker, pkt *stack.PacketBuffer, path *Path) bool {
 		return false
 	}
 	alone := flags == header.TCPFlagAck && pkt.Data().Size() == 0
+	if !alone {
+		q.goes(a)
+	}
 	since := q.acks.tick
 	if a.held.pkt != nil {
 		since = a.since
@@ -77,6 +84,10 @@ func (q *queue) hold(a *acker, pkt *stack.PacketBuffer, path *Path) bool {
 		a.told, a.begun = ack, true
 		return false
 	}
+	if q.hopeless(a) {
+		a.told = ack
+		return false
+	}
 	pkt.IncRef()
 	a.held, a.since = queued{pkt: pkt, path: path}, since
 	if !a.listed {
@@ -94,6 +105,27 @@ func (q *queue) hold(a *acker, pkt *stack.PacketBuffer, path *Path) bool {
 	return true
 }
 
+// hopeless reports whether an acknowledgment of a's that comes now need not wait:
+// the last one waited for nothing, and is too long ago to be one with it. So what
+// says something now and then, and is not answered, such as the answers to
+// heartbeats, costs no timer. q.mu is held.
+func (q *queue) hopeless(a *acker) bool {
+	now := q.acks.clock.NowMonotonic()
+	late := now.Sub(a.lone) >= 2*ackWait
+	a.lone = now
+	a.missed = a.vain && late
+	return a.missed
+}
+
+// goes notes that a sends something that an acknowledgment can go with. One that
+// would have gone with it, had it waited, is a reason to wait again. q.mu is held.
+func (q *queue) goes(a *acker) {
+	if a.held.pkt != nil || a.missed && q.acks.clock.NowMonotonic().Sub(a.lone) < ackWait {
+		a.vain = false
+	}
+	a.missed = false
+}
+
 // release queues the acknowledgments that have waited through a whole tick.
 func (q *queue) release() {
 	q.mu.Lock()
@@ -109,7 +141,7 @@ func (q *queue) release() {
 		case a.since == q.acks.tick:
 			rest = append(rest, a)
 		default:
-			a.listed = false
+			a.listed, a.vain = false, true
 			q.enqueueHeld(a)
 		}
 	}

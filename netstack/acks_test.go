@@ -123,6 +123,69 @@ func TestAcknowledgmentsWaitOnce(t *testing.T) {
 	}
 }
 
+// What waits in vain does not wait again, until something would have come for it to
+// go with. Messages that follow each other closely share an acknowledgment all the same.
+func TestAcknowledgmentsThatNothingGoesWith(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	clock := faketime.NewManualClock()
+	q := newQueue()
+	defer q.close()
+	q.acks.segment, q.acks.clock = 1000, clock
+	var connection acker
+	push := func(n uint32, flags header.TCPFlags) {
+		pkt := super(tcpPacket{ack: n, flags: header.TCPFlagAck | flags, options: make([]byte, 12)}, 1000, rng)
+		pkt.Hash, pkt.Owner = 7, &connection
+		if err := q.push(pkt, anyPath); err != nil {
+			t.Fatal(err)
+		}
+		pkt.DecRef()
+	}
+	left := func() (n int) {
+		for _, p := range q.take(nil, batch) {
+			n++
+			p.pkt.DecRef()
+		}
+		return n
+	}
+	received := uint32(0)
+	for _, step := range []struct {
+		name   string
+		pause  time.Duration // before the message
+		answer time.Duration // after it; 0: none
+		want   bool          // it is acknowledged at once
+	}{
+		{"the very first", time.Second, 0, true},
+		{"a heartbeat", 2 * time.Second, 0, false},
+		{"the next", 2 * time.Second, 0, true},
+		{"another", 2 * time.Second, 0, true},
+		{"one of many", ackWait, 0, false},
+		{"and again", ackWait, 0, false},
+		{"a heartbeat again", 2 * time.Second, 0, true},
+		{"a question that is answered late", time.Second, ackWait, true},
+		{"a question", time.Second, ackWait - 1, true},
+		{"a question in a dialogue", time.Second, ackWait - 1, false},
+		{"the next one", time.Second, ackWait - 1, false},
+		{"one without an answer", time.Second, 0, false},
+		{"and another one", time.Second, 0, true},
+	} {
+		clock.Advance(step.pause)
+		left()
+		received++
+		push(received, 0)
+		if got := left() == 1; got != step.want {
+			t.Errorf("%s: acknowledged at once: %t", step.name, got)
+		}
+		if step.answer == 0 {
+			continue
+		}
+		clock.Advance(step.answer)
+		push(received, header.TCPFlagPsh)
+		if got := left(); got != 1 {
+			t.Errorf("%s: %d packets with the answer", step.name, got)
+		}
+	}
+}
+
 // timeless wires two stacks for which time stands still, so that no wait ends, and
 // counts the packets between them.
 func timeless(t *testing.T) (a, b *Stack, packets *atomic.Int64) {

@@ -71,6 +71,7 @@ type PeerStatus struct {
 type Device struct {
 	dev     *device.Device
 	port    uint16
+	added   chan struct{} // has a token when a peer was added
 	watched chan struct{} // closed when watchStale has ended
 
 	mu     sync.Mutex // serialises changes; guards what follows
@@ -111,6 +112,7 @@ func Open(cfg Config) (*Device, error) {
 		peers:  make(map[keys.Public]Peer),
 		owners: make(map[netip.Prefix]keys.Public),
 
+		added:   make(chan struct{}, 1),
 		watched: make(chan struct{}),
 	}
 	if err := d.up(cfg.Key); err != nil {
@@ -175,6 +177,12 @@ func (d *Device) SetPeer(p Peer) error {
 	}
 	p.Endpoint = netip.AddrPort{}
 	d.peers[p.Key] = p
+	if !known {
+		select {
+		case d.added <- struct{}{}:
+		default:
+		}
+	}
 	return nil
 }
 

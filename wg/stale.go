@@ -9,7 +9,8 @@ import (
 	"github.com/wgexpose/wgexpose/keys"
 )
 
-// staleEvery is the time between two looks for peers whose packets wait in vain.
+// staleEvery is the time between two looks for peers whose packets wait in vain, while
+// there are peers without a session.
 const staleEvery = 5 * time.Second
 
 // stale finds peers whose packets wait for a session that does not come.
@@ -37,40 +38,63 @@ func (s *stale) look(peers []PeerStatus, now time.Time) (found []keys.Public) {
 	return found
 }
 
-// dropStale gives up the packets of the peers that s finds. What waits is sent
-// again by the connection that it belongs to.
-func (d *Device) dropStale(s *stale) error {
+// rest is how long no look is needed: while all peers have sessions, none is without
+// one sooner than the oldest of those ends.
+func (s *stale) rest(peers []PeerStatus, now time.Time) time.Duration {
+	if len(*s) > 0 {
+		return staleEvery
+	}
+	rest := device.RejectAfterTime
+	for _, p := range peers {
+		rest = min(rest, device.RejectAfterTime-now.Sub(p.LastHandshake))
+	}
+	return max(rest, staleEvery)
+}
+
+// dropStale gives up the packets of the peers that s finds, and says when to look
+// again. What waits is sent again by the connection that it belongs to.
+func (d *Device) dropStale(s *stale) (rest time.Duration, err error) {
 	peers, err := d.Peers()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for _, key := range s.look(peers, time.Now()) {
+	now := time.Now()
+	for _, key := range s.look(peers, now) {
 		peer, err := d.lookup(key)
 		switch {
 		case errors.Is(err, ErrUnknownPeer):
 			continue // removed meanwhile
 		case err != nil:
-			return err
+			return 0, err
 		}
 		peer.FlushStagedPackets()
 	}
-	return nil
+	return s.rest(peers, now), nil
 }
 
 // watchStale calls dropStale until the device is closed.
 func (d *Device) watchStale() {
 	defer close(d.watched)
-	ticker := time.NewTicker(staleEvery)
-	defer ticker.Stop()
+	look := time.NewTimer(staleEvery)
+	defer look.Stop()
+	due := time.Now().Add(staleEvery)
 	s := make(stale)
 	for {
 		select {
 		case <-d.Done():
 			return
-		case <-ticker.C:
-			if err := d.dropStale(&s); err != nil {
+		case <-d.added: // one without a session
+			if time.Until(due) <= staleEvery {
+				continue
+			}
+			due = time.Now().Add(staleEvery)
+		case <-look.C:
+			rest, err := d.dropStale(&s)
+			if err != nil {
 				return // the device is closing
 			}
+			due = time.Now().Add(rest)
 		}
+		look.Reset(time.Until(due))
 	}
 }

@@ -18,8 +18,8 @@ func TestPacketsForAPeerThatIsAway(t *testing.T) {
 	eventually(t, "the packet waits", func() bool { return a.tun.reads.Load() == 2 })
 	s := make(stale)
 	for range 2 {
-		if err := a.dropStale(&s); err != nil {
-			t.Fatal(err)
+		if rest, err := a.dropStale(&s); err != nil || rest != staleEvery {
+			t.Fatalf("the next look is in %v, %v", rest, err)
 		}
 	}
 	introduce(t, b, a, a.bind.LocalAddr())
@@ -28,6 +28,29 @@ func TestPacketsForAPeerThatIsAway(t *testing.T) {
 	}
 	eventually(t, "the handshake", func() bool { return !peerOf(t, a, b).LastHandshake.IsZero() })
 	deliver(t, a, b, 2, 100) // and not the first
+}
+
+// While all have sessions nobody looks.
+func TestStaleRests(t *testing.T) {
+	now := time.Now()
+	shaken := func(ago time.Duration) PeerStatus { return PeerStatus{LastHandshake: now.Add(-ago)} }
+	for _, tc := range []struct {
+		name  string
+		peers []PeerStatus
+		want  time.Duration
+	}{
+		{"nobody", nil, 180 * time.Second},
+		{"sessions", []PeerStatus{shaken(20 * time.Second), shaken(130 * time.Second), shaken(0)}, 50 * time.Second},
+		{"one that is just ending", []PeerStatus{shaken(180 * time.Second)}, staleEvery},
+		{"one that has ended", []PeerStatus{shaken(0), shaken(181 * time.Second)}, staleEvery},
+		{"one that has none yet", []PeerStatus{shaken(0), {}}, staleEvery},
+	} {
+		s := make(stale)
+		s.look(tc.peers, now)
+		if got := s.rest(tc.peers, now); got != tc.want {
+			t.Errorf("%s: the next look is in %v, want %v", tc.name, got, tc.want)
+		}
+	}
 }
 
 func TestStale(t *testing.T) {
