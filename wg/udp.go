@@ -73,8 +73,9 @@ type sockets struct {
 }
 
 // sendPatience is how long Send waits for room in the socket's buffer before
-// it drops the rest of a batch. One goroutine of wireguard-go serves all peers,
-// so a longer wait for one would be felt by every other.
+// it drops the rest of a batch. In wireguard-go each peer has a goroutine that
+// sends. While it waits, batches of packets of up to 64 KiB pile up for it, and
+// once 1024 have, the one goroutine that reads packets for all peers waits, too.
 const sendPatience = 10 * time.Millisecond
 
 // errSendBufferFull is returned for datagrams dropped after sendPatience; TCP
