@@ -13,7 +13,7 @@ const (
 
 	// slack is what is added to a path's round trip: what bytes wait for
 	// goroutines on a busy machine.
-	slack = time.Millisecond
+	slack = 2 * time.Millisecond
 
 	// A path whose round trip takes less than near is one machine or a LAN.
 	near = 5 * time.Millisecond
@@ -140,14 +140,17 @@ func (p *peer) share(last *time.Duration, now time.Duration) int {
 }
 
 // allot is what a busy connection to the peer may have sent that is not
-// acknowledged, in bytes: an equal part of what the path may hold. Half of that is
-// less to wait behind for a dialogue, and enough for several on a long path, where it
-// is memory. last belongs to the connection.
+// acknowledged, in bytes: an equal part of what the path may hold. A quarter of that is
+// less to wait behind for a dialogue, and half is enough for several on a long path,
+// where it is memory. last belongs to the connection.
 func (p *peer) allot(last *time.Duration, now time.Duration) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := p.writers.count(last, now)
-	if p.dialogue.goesOn(now) || n > 1 && !p.nearby() {
+	switch talks, near := p.dialogue.goesOn(now), p.nearby(); {
+	case talks && near:
+		n *= 4
+	case talks, n > 1 && !near:
 		n *= 2
 	}
 	return min(p.budget()/n, windowMost)

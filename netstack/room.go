@@ -36,7 +36,8 @@ func (r *room) wrote(n, segment int, heard bool, now time.Duration, p *peer) {
 	// Whoever sends less than two segments is not busy.
 	if r.bytes += n; r.bytes >= max(r.size, 2*segment) {
 		r.bytes = 0
-		r.size = max(p.allot(&r.epoch, now)/segment, 1) * segment
+		// Rounded up: with room for one alone, a connection waits for each round trip.
+		r.size = min((p.allot(&r.epoch, now)+segment-1)/segment, windowMost/segment) * segment
 	}
 }
 

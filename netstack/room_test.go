@@ -19,15 +19,16 @@ func TestRoom(t *testing.T) {
 		every           time.Duration // of which a further connection says something small; 0: once
 		alone           bool          // it says so without having heard anything
 	}{
-		{"alone on one machine", ms, 1, 16, 0, false},
-		{"alone beside a dialogue", ms, 1, 8, 200 * ms, false},
-		{"alone beside heartbeats", ms, 1, 16, time.Second, false},
-		{"two on one machine", ms, 2, 8, 0, false},
-		{"8 on one machine", ms, 8, 2, 0, false},
+		{"alone on one machine", ms, 1, 26, 0, false},
+		{"alone beside a dialogue", ms, 1, 7, 200 * ms, false},
+		{"alone beside heartbeats", ms, 1, 26, time.Second, false},
+		{"two on one machine", ms, 2, 13, 0, false},
+		{"8 on one machine", ms, 8, 4, 0, false},
 		{"8 beside a dialogue", ms, 8, 1, 200 * ms, false},
-		{"8 beside a monologue", ms, 8, 2, 200 * ms, true},
+		{"8 beside a monologue", ms, 8, 4, 200 * ms, true},
 		{"64 on one machine", ms, 64, 1, 0, false},
-		{"8 over 40 ms", 40 * ms, 8, 21, 0, false},
+		{"one over 40 ms beside a dialogue", 40 * ms, 1, windowMost / segment, 200 * ms, false},
+		{"8 over 40 ms", 40 * ms, 8, 23, 0, false},
 		{"one over 200 ms", 200 * ms, 1, windowMost / segment, 0, false},
 	} {
 		p := &peer{}

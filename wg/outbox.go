@@ -14,10 +14,10 @@ const (
 	outboxSize = 512 << 10
 	// outboxBurst is how many may wait where neither they nor what is being written
 	// have taken longer than outboxPatience:
-	// what connections over a short path may have under way together, 1 MB
-	// (netstack, peer.budget), comes at once when a goroutine had to wait for a
+	// what connections over a short path may have under way together, up to 2 MB
+	// (netstack, peer.allot), comes at once when a goroutine had to wait for a
 	// processor, and each packet that is dropped then costs the rate of a round trip.
-	outboxBurst = 1 << 20
+	outboxBurst = 2 << 20
 	// outboxPatience is little enough not to be felt, and much more than what a
 	// fast stream takes to write what waits.
 	outboxPatience = 20 * time.Millisecond

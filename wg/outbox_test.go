@@ -79,7 +79,7 @@ func TestOutboxBound(t *testing.T) {
 func testOutboxBound(t *testing.T) {
 	set := newTestStreams(t)
 	box := outbox{blocks: &set.blocks}
-	packets := slices.Repeat([][]byte{make([]byte, 10_000-frameHeader)}, 200)
+	packets := slices.Repeat([][]byte{make([]byte, 10_000-frameHeader)}, 300)
 	empty := func() {
 		for _, b := range box.take() {
 			set.blocks.put(b)
