@@ -24,6 +24,7 @@ func tlsEntry(id tunnel.ID, host, terminateAt string) tunnel.Entry {
 }
 
 // rawUpstream serves each connection to the tunnel id with serve and closes it.
+// serve may wait for the end of its connection.
 func (r *rig) rawUpstream(id tunnel.ID, serve func(net.Conn)) {
 	r.t.Helper()
 	l := listenLocal(r.t)
@@ -41,8 +42,8 @@ func (r *rig) rawUpstream(id tunnel.ID, serve func(net.Conn)) {
 		}
 	})
 	r.t.Cleanup(func() {
+		r.stop() // ends the connections; its error is reported elsewhere
 		l.Close()
-		r.stop() // ends the connections
 		serving.Wait()
 	})
 	r.dialer.set(id, leadTo(l.Addr()))

@@ -65,26 +65,7 @@ func (r *rig) tcpTunnel(id tunnel.ID, serve func(net.Conn)) (port uint16, entry 
 	}
 	r.front.applyMu.Unlock()
 
-	l := listenLocal(r.t)
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				serve(c)
-			})
-		}
-	})
-	r.t.Cleanup(func() {
-		r.stop() // ends the connections that serve waits on; its error is reported elsewhere
-		l.Close()
-		serving.Wait()
-	})
-	r.dialer.set(id, leadTo(l.Addr()))
+	r.rawUpstream(id, serve)
 	return port, tcpEntry(id, port)
 }
 

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+
+	"github.com/wgexpose/wgexpose/relay"
 )
 
 // Tap wraps the connection to an upstream of HTTP so that what passes it is
@@ -126,7 +128,7 @@ func (t *tapped) WaitReadable() error {
 }
 
 // Broken returns the error that broke the connection, or nil, without a wait.
-func (t *tapped) Broken() error { return t.state.broken(t.Conn) }
+func (t *tapped) Broken() error { return relay.Broken(t.Conn) }
 
 // halfTapped is a tapped connection with two ends.
 type halfTapped struct{ *tapped }

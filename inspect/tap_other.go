@@ -26,10 +26,3 @@ func (t *tapState) wait(net.Conn) error { return nil }
 func (t *tapState) wasReset(net.Conn) bool { return false }
 
 func resetError() error { return os.NewSyscallError("read", syscall.ECONNRESET) }
-
-func (t *tapState) broken(c net.Conn) error {
-	if b, ok := c.(interface{ Broken() error }); ok {
-		return b.Broken()
-	}
-	return nil
-}

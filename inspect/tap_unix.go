@@ -3,7 +3,6 @@
 package inspect
 
 import (
-	"crypto/tls"
 	"net"
 	"os"
 	"sync"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wgexpose/wgexpose/relay"
 )
 
 // tapState is what a tap knows of its connection beside the traffic.
@@ -27,28 +28,11 @@ type tapState struct {
 // close notes that this end closed the connection.
 func (t *tapState) close() { t.isClosed.Store(true) }
 
-func rawConn(c net.Conn) syscall.RawConn {
-	var sc syscall.Conn
-	switch c := c.(type) { // not what embeds one: it may have read ahead
-	case *net.TCPConn:
-		sc = c
-	case *net.UnixConn:
-		sc = c
-	default:
-		return nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil // a zero conn; Read tells the same
-	}
-	return raw
-}
-
 // wait blocks until a kernel socket can be read. The poller is edge-triggered,
 // so the socket itself is asked each time it wakes.
 func (t *tapState) wait(c net.Conn) error {
 	t.once.Do(func() {
-		t.raw = rawConn(c)
+		t.raw = relay.KernelSocket(c)
 		t.attempt = t.peek
 	})
 	if t.raw == nil {
@@ -88,45 +72,14 @@ func (t *tapState) wasReset(c net.Conn) bool {
 	if !ok || t.sentFIN.Load() {
 		return false
 	}
-	raw := rawConn(tcp)
+	raw := relay.KernelSocket(tcp)
 	if raw == nil {
 		return false
 	}
 	reset := false
 	// Control fails on a closed descriptor, which is no reset.
-	_ = raw.Control(func(fd uintptr) { reset = !isConnected(int(fd)) })
+	_ = raw.Control(func(fd uintptr) { reset = !relay.Connected(int(fd)) })
 	return reset
 }
 
 func resetError() error { return os.NewSyscallError("read", unix.ECONNRESET) }
-
-func isConnected(fd int) bool {
-	_, err := unix.Getpeername(fd)
-	return err != unix.ENOTCONN && err != unix.EINVAL // EINVAL: Darwin
-}
-
-func (t *tapState) broken(c net.Conn) error {
-	switch c := c.(type) {
-	case interface{ Broken() error }:
-		return c.Broken()
-	case *tls.Conn:
-		return t.broken(c.NetConn())
-	case *net.TCPConn:
-		raw := rawConn(c)
-		if raw == nil {
-			return nil
-		}
-		var found error
-		_ = raw.Control(func(fd uintptr) {
-			if isConnected(int(fd)) {
-				return // an error of ICMP passes, and asking takes it away
-			}
-			errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-			if err == nil && errno != 0 {
-				found = os.NewSyscallError("getsockopt", syscall.Errno(errno))
-			}
-		})
-		return found
-	}
-	return nil
-}

@@ -8,9 +8,9 @@ import "net"
 // without a buffer.
 func newKernelSource(net.Conn, func() bool) source { return nil }
 
-// broken returns the error that broke c, without a wait and without reading;
+// Broken returns the error that broke c, without a wait and without reading;
 // nil while c is well, and for connections that cannot tell.
-func broken(c net.Conn) error {
+func Broken(c net.Conn) error {
 	if b, ok := c.(interface{ Broken() error }); ok {
 		return b.Broken()
 	}

@@ -34,11 +34,9 @@ type kernelSource struct {
 	err     error
 }
 
-// newKernelSource returns nil for anything but the two socket types
-// themselves. A type that embeds one of them has SyscallConn too, and may hold
-// bytes that it has read ahead.
+// newKernelSource returns nil where KernelSocket does.
 func newKernelSource(c net.Conn, sentFIN func() bool) source {
-	raw := rawConn(c)
+	raw := KernelSocket(c)
 	if raw == nil {
 		return nil
 	}
@@ -48,7 +46,10 @@ func newKernelSource(c net.Conn, sentFIN func() bool) source {
 	return s
 }
 
-func rawConn(c net.Conn) syscall.RawConn {
+// KernelSocket returns nil for anything but the two socket types themselves. A
+// type that embeds one of them has SyscallConn too, and may hold bytes that it has
+// read ahead.
+func KernelSocket(c net.Conn) syscall.RawConn {
 	var sc syscall.Conn
 	switch c := c.(type) {
 	case *net.TCPConn:
@@ -102,11 +103,11 @@ func (s *kernelSource) tryRead(fd uintptr) bool {
 // sees a clean end. The socket is then not connected any more, which after a
 // true FIN takes a FIN of ours as well.
 func (s *kernelSource) wasReset(fd int) bool {
-	return s.tcp && !isConnected(fd) && !s.sentFIN()
+	return s.tcp && !Connected(fd) && !s.sentFIN()
 }
 
-// isConnected is false once a TCP socket has left all states that have a peer.
-func isConnected(fd int) bool {
+// Connected is false once a TCP socket has left all states that have a peer.
+func Connected(fd int) bool {
 	_, err := unix.Getpeername(fd)
 	return err != unix.ENOTCONN && err != unix.EINVAL // EINVAL: Darwin
 }
@@ -120,16 +121,16 @@ func ignoringEINTR(call func() (int, error)) (int, error) {
 	}
 }
 
-// broken returns the error that broke c, without a wait and without reading;
+// Broken returns the error that broke c, without a wait and without reading;
 // nil while c is well, and for connections that cannot tell.
-func broken(c net.Conn) error {
+func Broken(c net.Conn) error {
 	switch c := c.(type) {
 	case interface{ Broken() error }:
 		return c.Broken()
 	case *tls.Conn:
-		return broken(c.NetConn())
+		return Broken(c.NetConn())
 	case *net.TCPConn:
-		raw := rawConn(c)
+		raw := KernelSocket(c)
 		if raw == nil {
 			return nil
 		}
@@ -138,7 +139,7 @@ func broken(c net.Conn) error {
 		_ = raw.Control(func(fd uintptr) {
 			// The socket's error may also be a passing one of ICMP,
 			// which leaves it connected; and asking takes it away.
-			if isConnected(int(fd)) {
+			if Connected(int(fd)) {
 				return
 			}
 			errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)

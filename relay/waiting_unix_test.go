@@ -18,7 +18,7 @@ type waiter struct {
 func (w *waiter) WaitReadable() error {
 	w.waits <- struct{}{}
 	var found error
-	err := rawConn(w.Conn).Read(func(fd uintptr) bool {
+	err := KernelSocket(w.Conn).Read(func(fd uintptr) bool {
 		var one [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
 		if n < 0 && err == syscall.EAGAIN {

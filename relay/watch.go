@@ -76,7 +76,7 @@ func (w *watch) look() {
 
 // check resets the pair if this direction's source has broken.
 func (d *direction) check() {
-	if err := broken(d.src); err != nil {
+	if err := Broken(d.src); err != nil {
 		d.fail(fmt.Errorf("relay %s: %w", d.name, asReset(err)))
 		d.abort()
 	}

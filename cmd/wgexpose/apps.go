@@ -22,10 +22,10 @@ import (
 // echoTarget is the upstream of "http --app echo", as people see it.
 const echoTarget = "app:echo"
 
-// parseTarget is configs.ParseTunnel for the command line, where a target may be
-// an app of this program.
+// parseTarget is configs.ParseTunnel for the command line, where the target of an
+// http tunnel may be an app of this program.
 func parseTarget(name string, values map[string]string) (configs.Tunnel, []configs.Problem) {
-	if values["upstream"] != echoTarget {
+	if values["upstream"] != echoTarget || values["kind"] != string(tunnel.HTTP) {
 		return configs.ParseTunnel(name, values)
 	}
 	values["upstream"] = "1" // stands in for what is checked

@@ -72,15 +72,8 @@ edge that sees requests.`,
 			if err := nameOrURL(name, url); err != nil {
 				return err
 			}
-			if err := policy.set(values); err != nil {
-				return err
-			}
-			t, problems := parseTarget(name, values)
-			if err := tunnelUsage(problems); err != nil {
-				return err
-			}
 			out.asked = url
-			return a.share(cmd, []configs.Tunnel{t}, out)
+			return a.share(cmd, name, values, policy, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())

@@ -50,15 +50,8 @@ file:///srv/www with the keys listing and spa.`,
 				return err
 			}
 			pages.set(values)
-			if err := policy.set(values); err != nil {
-				return err
-			}
-			t, problems := configs.ParseTunnel(name, values)
-			if err := tunnelUsage(problems); err != nil {
-				return err
-			}
 			out.asked = url
-			return a.share(cmd, []configs.Tunnel{t}, out)
+			return a.share(cmd, name, values, policy, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())

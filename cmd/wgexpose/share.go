@@ -15,11 +15,19 @@ import (
 	"github.com/wgexpose/wgexpose/tunnel"
 )
 
-// share publishes tunnels until a signal, and prints what happens to them.
-func (a *app) share(cmd *cobra.Command, tunnels []configs.Tunnel, out output) error {
+// share publishes the tunnel that flags describe until a signal, and prints what
+// happens to it.
+func (a *app) share(cmd *cobra.Command, name string, values map[string]string, policy *policyFlags, out output) error {
+	if err := policy.set(values); err != nil {
+		return err
+	}
+	t, problems := parseTarget(name, values)
+	if err := tunnelUsage(problems); err != nil {
+		return err
+	}
 	return a.shareFrom(cmd, out, func() (configs.Agent, []configs.Tunnel, error) {
 		cfg, err := configs.LoadAgent(cmd.Flags())
-		return cfg, tunnels, err
+		return cfg, []configs.Tunnel{t}, err
 	}, false)
 }
 

@@ -46,14 +46,7 @@ the same name.`,
 					return err
 				}
 			}
-			if err := policy.set(values); err != nil {
-				return err
-			}
-			t, problems := configs.ParseTunnel(name, values)
-			if err := tunnelUsage(problems); err != nil {
-				return err
-			}
-			return a.share(cmd, []configs.Tunnel{t}, out)
+			return a.share(cmd, name, values, policy, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())

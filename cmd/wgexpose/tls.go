@@ -48,14 +48,7 @@ internal from an own authority, whose root "wgexpose ca" prints.`,
 			if err := nameOrURL(name, url); err != nil {
 				return err
 			}
-			if err := policy.set(values); err != nil {
-				return err
-			}
-			t, problems := configs.ParseTunnel(name, values)
-			if err := tunnelUsage(problems); err != nil {
-				return err
-			}
-			return a.share(cmd, []configs.Tunnel{t}, out)
+			return a.share(cmd, name, values, policy, out)
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
