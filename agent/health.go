@@ -98,7 +98,6 @@ func (u *upstreams) look(ctx context.Context, now time.Time) (well bool, changed
 	changed = u.set.changed
 	u.set.mu.Unlock()
 
-	table, known := listening.Read()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	seen := make(map[*served]*lookedAt, len(all))
@@ -114,9 +113,13 @@ func (u *upstreams) look(ctx context.Context, now time.Time) (well bool, changed
 		well = well && failures[i] == nil
 		addr, local := t.loopback()
 		due := now.Sub(at.dialled) >= dialEvery
-		if known && local {
+		var there, known bool
+		if local {
+			there, known = listening.Serves(addr)
+		}
+		if known {
 			ended := at.listens
-			if at.listens = table.Has(addr); at.listens {
+			if at.listens = there; there {
 				if f := failures[i]; f != nil && f.Code == control.CodeUpstreamRefused && u.set.dialled(t, nil) {
 					u.dials.Go(func() { u.report(t, nil) })
 				}

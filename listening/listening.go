@@ -1,13 +1,13 @@
 // Package listening tells which TCP ports of this machine programs listen on,
 // without connecting to any of them.
 //
-//	table, ok := listening.Read()
-//	if ok && !table.Has(netip.MustParseAddrPort("127.0.0.1:8089")) {
+//	there, known := listening.Serves(netip.MustParseAddrPort("127.0.0.1:8089"))
+//	if table, _ := listening.Read(); known && !there {
 //		fmt.Println("nobody listens there; but:", table.Others(4))
 //	}
 //
 // It is known on Linux alone, where the kernel is asked by sock_diag(7), or else
-// /proc/net/tcp and tcp6 are read (see proc(5)); elsewhere Read says that it is not.
+// /proc/net/tcp and tcp6 are read (see proc(5)); elsewhere both say that it is not.
 package listening
 
 import (

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -91,6 +92,64 @@ func TestWaysAgree(t *testing.T) {
 	}
 }
 
+// A single socket is found as the table says, by whichever address leads there.
+func TestServes(t *testing.T) {
+	if _, err := lookup(netip.MustParseAddrPort("127.0.0.1:1")); err != nil {
+		if os.Getenv("WGEXPOSE_REQUIRE_TOOLS") == "1" {
+			t.Fatalf("sock_diag is required (WGEXPOSE_REQUIRE_TOOLS=1) and not there: %v", err)
+		}
+		t.Skipf("there is no sock_diag here: %v", err)
+	}
+	for _, tc := range []struct {
+		network, listen string
+		found           []string
+		not             []string
+	}{
+		{"tcp4", "127.0.0.1:0", []string{"127.0.0.1"}, []string{"127.0.0.2", "::1"}},
+		{"tcp4", "0.0.0.0:0", []string{"127.0.0.1", "127.0.0.2"}, []string{"::1"}},
+		{"tcp", "[::]:0", []string{"127.0.0.1", "::1"}, nil},
+		{"tcp6", "[::]:0", []string{"::1"}, []string{"127.0.0.1"}},
+		{"tcp6", "[::1]:0", []string{"::1"}, []string{"127.0.0.1"}},
+	} {
+		l, err := net.Listen(tc.network, tc.listen)
+		if err != nil {
+			t.Logf("%s: %v", tc.listen, err) // no IPv6 here
+			continue
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		check := func(addrs []string, want bool) {
+			t.Helper()
+			for _, a := range addrs {
+				if there, err := lookup(netip.AddrPortFrom(netip.MustParseAddr(a), port)); err != nil || there != want {
+					t.Errorf("%s %s, asked for %s: %t, %v", tc.network, tc.listen, a, there, err)
+				}
+			}
+		}
+		check(tc.found, true)
+		check(tc.not, false)
+		// A connection is not one who listens.
+		c, err := net.Dial(tc.network, net.JoinHostPort(tc.found[0], strconv.Itoa(int(port))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		l.Close()
+		check(tc.found, false)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(append([]byte{20, 0, 0, 0, 2, 0}, make([]byte, 14)...))
+	f.Add(append([]byte{88, 0, 0, 0, 20, 0}, make([]byte, 82)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if there, err := answer(b); there && err != nil {
+			t.Error("there, and an error")
+		}
+	})
+}
+
 func FuzzReplies(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Add(append([]byte{16, 0, 0, 0, 3, 0}, make([]byte, 10)...), true)
@@ -109,6 +168,11 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("asked", func(b *testing.B) {
 		for b.Loop() {
 			Read()
+		}
+	})
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			Serves(netip.MustParseAddrPort("127.0.0.1:1"))
 		}
 	})
 	b.Run("files", func(b *testing.B) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ type rx struct {
 	next     int // the first message that is not yet wholly handed out
 	offset   int // bytes of it that are
 	err      error
+	few      bool // it was one message, as in a process that rests
 
 	attempt func(fd uintptr) bool
 }
@@ -128,10 +130,17 @@ func (r *rx) recvmmsg(fd uintptr) bool {
 		r.hdrs[i].hdr.SetControllen(controlWords * 8)
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs)), rxMessages, unix.MSG_DONTWAIT, 0, 0)
+		var n uintptr
+		var errno syscall.Errno
+		if r.few { // see tx.sendmmsg
+			n, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs)), rxMessages, unix.MSG_DONTWAIT, 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs)), rxMessages, unix.MSG_DONTWAIT, 0, 0)
+		}
 		switch errno {
 		case 0:
 			r.messages = int(n)
+			r.few = n == 1
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:

@@ -194,10 +194,22 @@ func (t *tx) add(segments [][]byte, first int, ep *Endpoint, hasSrc bool) {
 	h.SetControllen(control)
 }
 
+// smallDatagram is one that is sent in no time, in bytes.
+const smallDatagram = 1500
+
 // sendmmsg sends what is left. An error of a message after the first is not
 // told until that message is the first.
+//
+// Of a single small datagram the scheduler is not told: that would wake its monitor
+// thread in a process that rests, which costs more than sending it.
 func (t *tx) sendmmsg(fd uintptr) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&t.hdrs[t.done])), uintptr(t.messages-t.done), unix.MSG_DONTWAIT, 0, 0)
+	var n uintptr
+	var errno syscall.Errno
+	if first := t.first[t.done]; t.done+1 == t.messages && first+1 == t.first[t.messages] && t.iovs[first].Len <= smallDatagram {
+		n, _, errno = unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&t.hdrs[t.done])), 1, unix.MSG_DONTWAIT, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&t.hdrs[t.done])), uintptr(t.messages-t.done), unix.MSG_DONTWAIT, 0, 0)
+	}
 	t.errno = errno
 	if errno == 0 {
 		t.done += int(n)
