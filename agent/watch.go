@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wgexpose/wgexpose/statedir"
@@ -12,7 +13,7 @@ import (
 // WatchOptions are what Watch may be told.
 type WatchOptions struct {
 	Of    int           // only tunnels of the command with this process id; 0: all
-	Every time.Duration // how often to look
+	Every time.Duration // how often to look; half as often while nobody visits
 }
 
 // Watch calls show with how the agent of dir is, again and again, one call at a
@@ -26,7 +27,7 @@ func Watch(ctx context.Context, dir *statedir.Dir, o WatchOptions, show func(Sta
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		err := watchOwner(ctx, dir, o, tick.C, show)
+		err := watchOwner(ctx, dir, o, tick, show)
 		if ctx.Err() == nil && err != nil && !errors.Is(err, statedir.ErrNotRunning) && !errors.Is(err, errOwnerGone) {
 			return fmt.Errorf("watch: %w", err)
 		}
@@ -38,10 +39,15 @@ func Watch(ctx context.Context, dir *statedir.Dir, o WatchOptions, show func(Sta
 	return nil
 }
 
+// visited reports whether somebody is there, or was since the last time.
+func visited(st *Status) bool {
+	return len(st.Visits) > 0 || slices.ContainsFunc(st.Tunnels, func(t TunnelStatus) bool { return t.Connections > 0 })
+}
+
 // errOwnerGone ends the watch of one owner, after which there may be another.
 var errOwnerGone = errors.New("the owner has ended")
 
-func watchOwner(ctx context.Context, dir *statedir.Dir, o WatchOptions, tick <-chan time.Time, show func(Status)) error {
+func watchOwner(ctx context.Context, dir *statedir.Dir, o WatchOptions, tick *time.Ticker, show func(Status)) error {
 	conn, err := dir.DialUnix(ctx, socketFile)
 	if err != nil {
 		return err
@@ -64,8 +70,13 @@ func watchOwner(ctx context.Context, dir *statedir.Dir, o WatchOptions, tick <-c
 			return fmt.Errorf("unexpected answer %q", m.Type)
 		}
 		show(*m.Status)
+		if visited(m.Status) {
+			tick.Reset(o.Every)
+		} else {
+			tick.Reset(2 * o.Every)
+		}
 		select {
-		case <-tick:
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}

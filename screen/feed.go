@@ -72,12 +72,31 @@ func (f *feed) setStatus(st agent.Status) {
 	more := len(st.Visits) > 0
 	f.visits = newest(append(f.visits, st.Visits...), maxWaiting)
 	st.Visits = nil
+	st.Links = steady(st.Links, f.shown)
 	shown := rounded(st)
 	if !more && f.shown != nil && reflect.DeepEqual(*f.shown, shown) {
 		return // nothing would change
 	}
 	f.status, f.shown = &st, &shown
 	f.signal()
+}
+
+// steady are links with latencies that stay as they were shown while they differ from
+// that by a millisecond or an eighth at most: no two heartbeats take the same.
+func steady(links []agent.LinkStatus, shown *agent.Status) []agent.LinkStatus {
+	if shown == nil {
+		return links
+	}
+	links = slices.Clone(links)
+	for i := range links {
+		l := &links[i]
+		for _, last := range shown.Links {
+			if last.Edge == l.Edge && last.Latency > 0 && l.Latency > 0 && math.Abs(l.Latency-last.Latency) <= max(1, last.Latency/8) {
+				l.Latency = last.Latency
+			}
+		}
+	}
+	return links
 }
 
 // rounded is a status with rates as precise as they are shown; those of a quarter of an

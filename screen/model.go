@@ -20,6 +20,7 @@ type model struct {
 
 	links     []link
 	rows      []row
+	status    *agent.Status  // the last; nil: none yet
 	inspector string         // URL; "" while there is none
 	visits    []*agent.Visit // in the order of their beginning
 	byID      map[string]*agent.Visit
@@ -50,6 +51,7 @@ func newModel(cfg Config, f *feed) *model {
 type (
 	newsMsg   struct{}        // the feed has something
 	secondMsg struct{}        // a second has passed
+	dayMsg    struct{}        // a day may have ended
 	toastMsg  struct{ n int } // toast n has been there for long enough
 	openedMsg struct{ err error }
 )
@@ -61,7 +63,18 @@ const frame = 100 * time.Millisecond
 const toastTime = 4 * time.Second
 
 // Init implements tea.Model.
-func (m *model) Init() tea.Cmd { return m.await }
+func (m *model) Init() tea.Cmd { return tea.Batch(m.await, m.day()) }
+
+// day has the screen drawn when the day ends, since times of another day have a date.
+func (m *model) day() tea.Cmd { return m.after(untilNextDay(m.now()), dayMsg{}) }
+
+// untilNextDay is how long it is to the end of the day, or an hour: a timer does not
+// count the hours in which a machine sleeps.
+func untilNextDay(now time.Time) time.Duration {
+	now = now.Local()
+	next := time.Date(now.Year(), now.Month(), now.Day()+1, 0, 0, 0, 0, time.Local)
+	return min(next.Sub(now), time.Hour)
+}
 
 // count has the screen drawn in a second, while a time on it runs. One on which none
 // does costs nothing.
@@ -122,6 +135,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case secondMsg:
 		m.counting = false
 		return m, m.count()
+	case dayMsg:
+		return m, m.day()
 	case toastMsg:
 		if msg.n == m.toasts {
 			m.toast = ""
@@ -139,7 +154,10 @@ func (m *model) take(n news) {
 		m.event(e)
 	}
 	if n.status != nil {
-		m.numbers(n.status)
+		m.status, m.inspector = n.status, n.status.Inspector
+	}
+	if m.status != nil && (n.status != nil || len(n.events) > 0) {
+		m.numbers(m.status) // what an event tells of first may have come with a status before
 	}
 	for _, v := range n.visits {
 		m.visit(v)

@@ -97,9 +97,8 @@ func sameUpstream(r *row, upstream string) bool {
 	return err == nil && u.String() == upstream
 }
 
-// numbers takes note of a status.
+// numbers takes note of what a status says of the links and tunnels that there are.
 func (m *model) numbers(st *agent.Status) {
-	m.inspector = st.Inspector
 	for _, l := range st.Links {
 		for i := range m.links {
 			if m.links[i].Edge == l.Edge {
