@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -157,6 +158,27 @@ func killTwice(ts *testscript.TestScript, neg bool, args []string) {
 	awaitLog(ts, false, args)
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
 	p.ends(ts, args[0], exitFailure)
+}
+
+// dump NAME FUNCTION: ends the program with SIGQUIT, on which a Go program prints what
+// all its goroutines do, and wants one in that function.
+func dumpProcess(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: dump NAME FUNCTION")
+	}
+	p := named(ts, args[0])
+	ts.Check(p.cmd.Process.Signal(syscall.SIGQUIT))
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-p.done:
+	case <-limit.C:
+		ts.Fatalf("%s does not end:\n%s", args[0], p.printed())
+	}
+	// note breaks lines where a read ended.
+	if text := p.printed(); !strings.Contains(strings.ReplaceAll(text, "\n", ""), args[1]+"(") {
+		ts.Fatalf("no goroutine of %s is in %s:\n%s", args[0], args[1], text)
+	}
 }
 
 // interrupt NAME [CODE]: interrupts the program and checks how it ends.

@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"code":      exitsWith,
 			"logged":    awaitLog,
 			"kill2":     killTwice,
+			"dump":      dumpProcess,
 			"visit":     visit,
 			"upstream":  startUpstream,
 			"expand":    expand,
