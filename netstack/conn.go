@@ -118,15 +118,16 @@ func (c *Conn) callWhenReadable() {
 // goroutine needs to; it is what an idle connection costs least.
 func (c *Conn) WhenReadable(f func()) bool {
 	c.whenReadable.Store(&f)
-	if !c.wouldRead() {
+	if !c.Readable() {
 		return false
 	}
 	// Unless f is being called at this moment.
 	return c.whenReadable.CompareAndSwap(&f, nil)
 }
 
-// wouldRead tells whether Read would return at once.
-func (c *Conn) wouldRead() bool {
+// Readable reports whether Read would return at once: data, the end or an error is
+// there. It stays so until somebody reads.
+func (c *Conn) Readable() bool {
 	return c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents != 0 ||
 		isClosed(c.closed) || c.readDeadline.hasPassed()
 }
@@ -173,25 +174,6 @@ func (c *Conn) moderate(n int) {
 	}
 }
 
-// WaitReadable blocks until Read would not: data, the end or an error is
-// there. It takes no buffer to wait, which is what an idle connection costs.
-func (c *Conn) WaitReadable() error {
-	for {
-		if c.readDeadline.hasPassed() {
-			return c.opError("read", errDeadline)
-		}
-		if isClosed(c.closed) {
-			return c.opError("read", net.ErrClosed)
-		}
-		if c.ep.Readiness(waiter.ReadableEvents)&waiter.ReadableEvents != 0 {
-			return nil
-		}
-		if err := c.wait("read", c.readable, c.readDeadline.done()); err != nil {
-			return err
-		}
-	}
-}
-
 // Write implements net.Conn. The bytes are copied; it blocks while the send
 // buffer is full.
 func (c *Conn) Write(p []byte) (int, error) {
@@ -224,6 +206,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 // write gives the endpoint the bytes of one segment at most, if there is room for
 // all of them.
 func (c *Conn) write(p []byte) (int, tcpip.Error) {
+	if c.heard.Load() {
+		c.room.answers(c.stack.segment)
+	}
 	options, limit := c.ep.SocketOptions(), int64(c.room.limit(len(p), c.stack.link.segment()))
 	options.SetSendBufferSize(limit, false)
 	if c.ep.Readiness(waiter.WritableEvents)&waiter.WritableEvents == 0 {

@@ -38,6 +38,17 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
+// waitReadable returns when Read would not wait.
+func waitReadable(c *Conn) {
+	for {
+		changed := make(chan struct{})
+		if c.WhenReadable(func() { close(changed) }) {
+			return
+		}
+		<-changed
+	}
+}
+
 // A reset is an error to the reader and to the writer, whichever asks first,
 // for ever, and never looks like a clean end.
 func TestResetIsNeverACleanEnd(t *testing.T) {
@@ -46,9 +57,7 @@ func TestResetIsNeverACleanEnd(t *testing.T) {
 			a, b := wired(t, nil)
 			client, server := connected(t, a, b)
 			server.Abort()
-			if err := client.WaitReadable(); err != nil {
-				t.Fatal(err)
-			}
+			waitReadable(client)
 			read := func() error { _, err := client.Read(make([]byte, 1)); return err }
 			write := func() error { _, err := client.Write([]byte("x")); return err }
 			order := []func() error{read, write, client.Broken, read, write}
@@ -73,9 +82,7 @@ func TestDataBeforeResetIsRead(t *testing.T) {
 	a, b := wired(t, nil)
 	client, server := connected(t, a, b)
 	mustWrite(t, server, "last words")
-	if err := client.WaitReadable(); err != nil {
-		t.Fatal(err)
-	}
+	waitReadable(client)
 	server.Abort()
 	mustRead(t, client, "last words")
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
@@ -120,8 +127,8 @@ func TestDeadlines(t *testing.T) {
 		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &nerr) || !nerr.Timeout() {
 			t.Fatalf("read: %v, want a timeout", err)
 		}
-		if err := client.WaitReadable(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("wait: %v, want a timeout", err)
+		if !client.Readable() {
+			t.Fatal("a read whose deadline has passed would wait")
 		}
 	})
 	t.Run("can be taken away", func(t *testing.T) {
@@ -146,15 +153,13 @@ func TestDeadlines(t *testing.T) {
 func TestCloseEndsPendingCalls(t *testing.T) {
 	a, b := wired(t, nil)
 	client, _ := connected(t, a, b)
-	errs := make(chan error, 2)
+	errs := make(chan error, 1)
 	go func() { _, err := client.Read(make([]byte, 1)); errs <- err }()
-	go func() { errs <- client.WaitReadable() }()
 	client.Close()
-	for range 2 {
-		if err := <-errs; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("pending call: %v, want net.ErrClosed", err)
-		}
+	if err := <-errs; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("pending call: %v, want net.ErrClosed", err)
 	}
+	waitReadable(client)
 	if err := client.Close(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("second close: %v, want net.ErrClosed", err)
 	}

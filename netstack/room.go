@@ -19,19 +19,29 @@ type room struct {
 	size  int           // bytes
 	bytes int           // written since size was looked at
 	epoch time.Duration // when the peer was told that the connection is busy
+	ahead int           // bytes to come of an answer's first two segments
+	least int           // what the size is at least while there are some
 }
+
+// answers takes in that what is written next answers what was heard. Its first two
+// segments have room, as they have on a new connection: with room for one, the rest of
+// a page would wait for an acknowledgment, in turns of all goroutines of both nodes.
+func (r *room) answers(segment int) { r.ahead, r.least = 2*segment, 2*segment }
 
 // limit is the size of the send buffer at which it has space if a write of n bytes,
 // a segment at most, fits the room beside two packets of mss bytes. gVisor tells that
 // it has space again when less than half of it is taken: with room for one segment,
 // when one packet is left, whose acknowledgement may wait for company (acker).
-func (r *room) limit(n, mss int) int { return r.size - n + 2*mss + 2 }
+func (r *room) limit(n, mss int) int { return max(r.size, r.least) - n + 2*mss + 2 }
 
 // wrote takes in that n bytes were written now to p; heard is that something came from
 // there since the write before.
 func (r *room) wrote(n, segment int, heard bool, now time.Duration, p *peer) {
 	if busy := r.epoch != 0 && now-r.epoch < 2*growWithin; heard && n < segment/8 && !busy {
 		p.dialogue.said(now)
+	}
+	if r.ahead -= n; r.ahead <= 0 {
+		r.ahead, r.least = 0, 0
 	}
 	// Whoever sends less than two segments is not busy.
 	if r.bytes += n; r.bytes >= max(r.size, 2*segment) {

@@ -70,6 +70,46 @@ func TestRoomWakesWriters(t *testing.T) {
 	}
 }
 
+// TestAnswersHaveRoom has one of many connections that have room for one segment hear
+// something: two segments of its answer need not wait, and then one is the bound again.
+func TestAnswersHaveRoom(t *testing.T) {
+	const mss, segment = 1320, 45 * 1320
+	p := &peer{}
+	p.measured(time.Millisecond)
+	rooms := make([]room, 64)
+	now := time.Millisecond
+	for i := range rooms {
+		rooms[i].size = 2 * segment
+	}
+	for ; now < time.Second; now += time.Millisecond {
+		for i := range rooms {
+			rooms[i].wrote(segment, segment, true, now, p)
+		}
+	}
+	r := &rooms[0]
+	unacknowledged := 0
+	fits := func() bool { return unacknowledged < r.limit(segment, mss) }
+	write := func() {
+		r.wrote(segment, segment, false, now, p)
+		unacknowledged += segment
+	}
+	if write(); fits() {
+		t.Error("two segments fit what is no answer")
+	}
+	unacknowledged = 0
+	r.answers(segment)
+	if write(); !fits() {
+		t.Error("the second segment of an answer has to wait")
+	}
+	if write(); fits() {
+		t.Error("the third segment of an answer need not wait")
+	}
+	unacknowledged = segment
+	if fits() {
+		t.Error("the room stays larger after an answer's two segments")
+	}
+}
+
 // TestWritesAreTakenWhole fills a connection that nobody reads, and then empties it.
 func TestWritesAreTakenWhole(t *testing.T) {
 	a, b := wired(t, nil)
