@@ -13,8 +13,8 @@ import (
 // result is used in place of up, and owns it. redial may be nil; the exchanges
 // can then not be replayed.
 //
-// The result has CloseWrite if up has, and passes Abort, WaitReadable and
-// Broken through, with what a kernel socket needs for them, so that
+// The result has CloseWrite if up has, passes Abort and Broken through, with what a
+// kernel socket needs for them, and tells by Through what it stands for, so that
 // relay.Copy treats it as it treats up. On an Inspector that was closed it is
 // up itself.
 func (i *Inspector) Tap(up net.Conn, m Meta, redial Redial) net.Conn {
@@ -54,14 +54,23 @@ func (t *tapped) Write(p []byte) (int, error) {
 // it to a write first.
 func (t *tapped) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
-	if n > 0 {
-		t.note(toVisitor, p[:n])
-	}
-	if err == nil || isTimeout(err) {
-		return n, err
-	}
 	if err == io.EOF && t.state.wasReset(t.Conn) {
 		err = resetError()
+	}
+	t.hasRead(p[:n], err)
+	return n, err
+}
+
+// Through is for whoever can read the connection below better than by Read, and tells
+// of what each attempt gave, an error of a reset included (package relay).
+func (t *tapped) Through() (under net.Conn, read func(p []byte, err error)) {
+	return t.Conn, t.hasRead
+}
+
+func (t *tapped) hasRead(p []byte, err error) {
+	t.note(toVisitor, p)
+	if err == nil || isTimeout(err) {
+		return
 	}
 	reset := err != io.EOF
 	t.end(func(e *ends) {
@@ -69,7 +78,6 @@ func (t *tapped) Read(p []byte) (int, error) {
 		e.answers = e.answers || !e.closed
 		e.reset = e.reset || (reset && !e.closed)
 	})
-	return n, err
 }
 
 func isTimeout(err error) bool {
@@ -116,15 +124,6 @@ func abort(c net.Conn) {
 	default:
 		_ = c.Close()
 	}
-}
-
-// WaitReadable blocks until Read would not, where that can be told; else it
-// returns at once.
-func (t *tapped) WaitReadable() error {
-	if w, ok := t.Conn.(interface{ WaitReadable() error }); ok {
-		return w.WaitReadable()
-	}
-	return t.state.wait(t.Conn)
 }
 
 // Broken returns the error that broke the connection, or nil, without a wait.

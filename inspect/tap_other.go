@@ -18,10 +18,6 @@ type tapState struct {
 // close notes that this end closed the connection.
 func (t *tapState) close() { t.isClosed.Store(true) }
 
-// wait returns at once: there is no way here to wait on a socket without a
-// buffer.
-func (t *tapState) wait(net.Conn) error { return nil }
-
 // wasReset is false: an end is an end here.
 func (t *tapState) wasReset(net.Conn) bool { return false }
 

@@ -252,55 +252,35 @@ func TestEnds(t *testing.T) {
 			t.Errorf("Read gave %v", err)
 		}
 	})
-	t.Run("waiting", func(t *testing.T) {
+	t.Run("read below", func(t *testing.T) {
+		i := open(t, Config{})
 		near, far := pair(t)
-		c := tap(t, near)
-		waited := make(chan error, 1)
-		go func() { waited <- c.(interface{ WaitReadable() error }).WaitReadable() }()
-		if runtime.GOOS == "linux" {
-			select {
-			case err := <-waited:
-				t.Fatalf("it did not wait: %v", err)
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-		if _, err := far.Write([]byte("x")); err != nil {
+		c := i.Tap(near, Meta{}, nil)
+		defer c.Close()
+		fmt.Fprint(c, crlf(get))
+		under, told := c.(interface {
+			Through() (net.Conn, func([]byte, error))
+		}).Through()
+		fmt.Fprint(far, crlf(ok))
+		b := make([]byte, len(crlf(ok)))
+		if _, err := io.ReadFull(under, b); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-waited; err != nil {
-			t.Error(err)
-		}
-		if err := c.(interface{ Broken() error }).Broken(); err != nil {
-			t.Error(err)
-		}
-		far.Close()
-		if n, err := c.Read(make([]byte, 9)); n != 1 || err != nil {
-			t.Errorf("%d, %v", n, err)
-		}
-		if err := c.(interface{ WaitReadable() error }).WaitReadable(); err != nil {
-			t.Error(err)
-		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Error(err)
-		}
-	})
-	t.Run("closed while waiting", func(t *testing.T) {
-		near, _ := pair(t)
-		c := tap(t, near)
-		waited := make(chan error, 1)
-		go func() { waited <- c.(interface{ WaitReadable() error }).WaitReadable() }()
-		c.Close()
-		if err := <-waited; err == nil && runtime.GOOS == "linux" {
-			t.Error("it did not tell")
-		}
+		told(b, nil)
+		await(t, i, "what was read", func() bool { return len(i.List(Filter{Status: "done"})) == 1 })
+		fmt.Fprint(c, crlf(get))
+		told(nil, syscall.ECONNRESET)
+		await(t, i, "a reset", func() bool {
+			l := i.List(Filter{Status: "failed"})
+			return len(l) == 1 && strings.Contains(l[0].Error, "reset")
+		})
 	})
 	t.Run("what the connection brings itself", func(t *testing.T) {
 		own := &ownConn{}
 		c := tap(t, own)
 		c.(interface{ Abort() }).Abort()
-		_ = c.(interface{ WaitReadable() error }).WaitReadable()
 		_ = c.(interface{ Broken() error }).Broken()
-		if own.calls != "abort wait broken " {
+		if own.calls != "abort broken " {
 			t.Errorf("called: %s", own.calls)
 		}
 	})
@@ -357,9 +337,8 @@ type ownConn struct {
 	calls string
 }
 
-func (c *ownConn) Abort()              { c.calls += "abort " }
-func (c *ownConn) WaitReadable() error { c.calls += "wait "; return nil }
-func (c *ownConn) Broken() error       { c.calls += "broken "; return nil }
+func (c *ownConn) Abort()        { c.calls += "abort " }
+func (c *ownConn) Broken() error { c.calls += "broken "; return nil }
 
 // TestClose: after Close, connections go on and nothing is read along.
 func TestClose(t *testing.T) {

@@ -20,7 +20,8 @@
 //	Abort()               close with a reset, forget what is unsent
 //	WhenReadable(f) bool  tell whether Read would not block, or call f once
 //	                      it may not; then an idle direction has no goroutine
-//	WaitReadable() error  block until Read would not, without a buffer
+//	Through()             the connection that it stands for, and a function to tell
+//	                      of what is read from there in place of Read
 //	Broken() error        the error that broke the connection, or nil; never
 //	                      blocks
 //

@@ -23,8 +23,13 @@ func newSource(c net.Conn, resume func(), sentFIN func() bool) source {
 	if w, ok := c.(interface{ WhenReadable(func()) bool }); ok {
 		return &callingSource{c, w.WhenReadable, resume}
 	}
-	if w, ok := c.(interface{ WaitReadable() error }); ok {
-		return &waitingSource{c, w.WaitReadable}
+	if t, ok := c.(interface {
+		Through() (net.Conn, func([]byte, error))
+	}); ok {
+		under, passed := t.Through()
+		if s := newKernelSource(under, sentFIN); s != nil {
+			return &toldSource{s, passed}
+		}
 	}
 	if s := newKernelSource(c, sentFIN); s != nil {
 		return s
@@ -46,17 +51,20 @@ func (s *callingSource) read() (*buffer, int, error) {
 	return plainSource{s.conn}.read()
 }
 
-// waitingSource reads a connection that has WaitReadable.
-type waitingSource struct {
-	conn net.Conn
-	wait func() error
+// toldSource reads a connection that has Through, and tells it.
+type toldSource struct {
+	under  source
+	passed func([]byte, error)
 }
 
-func (s *waitingSource) read() (*buffer, int, error) {
-	if err := s.wait(); err != nil {
-		return nil, 0, err
+func (s *toldSource) read() (*buffer, int, error) {
+	b, n, err := s.under.read()
+	var p []byte
+	if b != nil {
+		p = b[:n]
 	}
-	return plainSource{s.conn}.read()
+	s.passed(p, err)
+	return b, n, err
 }
 
 // plainSource reads any connection, and so holds a buffer while it waits: a
