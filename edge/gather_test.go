@@ -1,10 +1,14 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -76,5 +80,163 @@ func TestRecordsTogether(t *testing.T) {
 	// The last piece takes several; what comes behind it is the end.
 	if writes := under.writes[first:]; len(writes) < 4 || writes[0] < 100 || writes[1] < 32<<10 || writes[2] < 5000 || len(writes) > 9 {
 		t.Errorf("writes of %v bytes", writes)
+	}
+}
+
+// countedListener has its connections count what is written to them.
+type countedListener struct {
+	net.Listener
+	mu       sync.Mutex
+	accepted []*counted
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	n := &counted{Conn: c}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accepted = append(l.accepted, n)
+	return n, nil
+}
+
+// take is how long the writes to the first connection were since the last call.
+func (l *countedListener) take() []int {
+	l.mu.Lock()
+	c := l.accepted[0]
+	l.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	writes := c.writes
+	c.writes = nil
+	return writes
+}
+
+// mailbox is a connection to an upstream that says what the test says, one string
+// for each Read.
+type mailbox struct {
+	net.Conn // closed with this
+
+	mu     sync.Mutex // guards what follows
+	change sync.Cond
+	asked  bool // a request came: before, nothing is to be heard
+	said   []string
+	ended  bool
+}
+
+func newMailbox(t *testing.T) *mailbox {
+	near, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	m := &mailbox{Conn: near}
+	m.change.L = &m.mu
+	return m
+}
+
+func (m *mailbox) say(pieces ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.said = append(m.said, pieces...)
+	m.change.Broadcast()
+}
+
+func (m *mailbox) Readable() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ended || m.asked && len(m.said) > 0
+}
+
+func (m *mailbox) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = true
+	m.change.Broadcast()
+	return len(p), nil
+}
+
+func (m *mailbox) Read(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for !m.asked || len(m.said) == 0 {
+		if m.ended {
+			return 0, io.EOF
+		}
+		m.change.Wait()
+	}
+	n := copy(p, m.said[0])
+	if m.said[0] = m.said[0][n:]; m.said[0] == "" {
+		m.said = m.said[1:]
+	}
+	return n, nil
+}
+
+func (m *mailbox) Close() error {
+	m.mu.Lock()
+	m.ended = true
+	m.change.Broadcast()
+	m.mu.Unlock()
+	return m.Conn.Close()
+}
+
+// TestAnswersLeaveTogether has an upstream say parts of an answer, and looks what
+// leaves: what it has said, before it says more, in one write.
+func TestAnswersLeaveTogether(t *testing.T) {
+	page := func(n int) string { return string(bytes.Repeat([]byte("x"), n)) }
+	chunk := func(n int) string { return fmt.Sprintf("%x\r\n%s\r\n", n, page(n)) }
+	for name, c := range map[string]struct {
+		header string
+		said   [][]string // what is there at the same time; the first has the header in front of it
+		bytes  []int      // of the body, so far
+		writes []int      // how many; of the last, the server adds to what ended
+	}{
+		"short":               {"Content-Length: 1000", [][]string{{page(1000)}}, []int{1000}, []int{1}},
+		"in two packets":      {"Content-Length: 9000", [][]string{{page(1000), page(8000)}}, []int{9000}, []int{1}},
+		"header first":        {"Content-Length: 9000", [][]string{{""}, {page(9000)}}, []int{0, 9000}, []int{1, 1}},
+		"bit by bit":          {"Content-Length: 9000", [][]string{{page(1)}, {page(8000)}, {page(999)}}, []int{1, 8001, 9000}, []int{1, 1, 1}},
+		"more than is held":   {"Content-Length: 200000", [][]string{{page(60000), page(60000), page(80000)}}, []int{200000}, []int{4}},
+		"of unknown length":   {"Transfer-Encoding: chunked", [][]string{{chunk(1000)}, {chunk(5000), chunk(3000)}, {"0\r\n\r\n"}}, []int{1000, 9000, 9000}, []int{1, 1, 1}},
+		"of unknown, at once": {"Transfer-Encoding: chunked", [][]string{{chunk(1000) + "0\r\n\r\n"}}, []int{1000}, []int{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			upstream := newMailbox(t)
+			var visitors *countedListener
+			r := newRig(t, func(r *rig) {
+				visitors = &countedListener{Listener: r.cfg.HTTPS}
+				r.cfg.HTTPS = visitors
+			})
+			r.apply(httpEntry(1, "app.edge.test"))
+			r.dialer.set(1, func(context.Context) (net.Conn, error) { return upstream, nil })
+			conn := r.dialTLS("app.edge.test", "http/1.1")
+			br := bufio.NewReader(conn)
+			visitors.take()
+			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: app.edge.test\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			c.said[0][0] = "HTTP/1.1 200 OK\r\n" + c.header + "\r\n\r\n" + c.said[0][0]
+			var res *http.Response
+			total := 0
+			for i, pieces := range c.said {
+				upstream.say(pieces...)
+				if res == nil {
+					var err error
+					if res, err = http.ReadResponse(br, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n, err := io.CopyN(io.Discard, res.Body, int64(c.bytes[i]-total))
+				if total += int(n); err != nil {
+					t.Fatal(err)
+				}
+				if i == len(c.said)-1 {
+					if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+						t.Fatalf("%d bytes more: %v", len(rest), err)
+					}
+				}
+				if writes := visitors.take(); len(writes) != c.writes[i] {
+					t.Errorf("part %d left in writes of %v bytes, want %d", i, writes, c.writes[i])
+				}
+			}
+		})
 	}
 }

@@ -150,10 +150,9 @@ func (t *tap) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Together implements proxy.Together.
-func (t *tap) Together(write func() (int, error)) (int, error) {
-	return t.gathered.Together(t.Conn, write)
-}
+// Hold and Release implement proxy.Gatherer.
+func (t *tap) Hold() bool     { return t.gathered.Hold() }
+func (t *tap) Release() error { return t.gathered.Release(t.Conn) }
 
 // Abort ends the connection with a reset.
 func (t *tap) Abort() { relay.Abort(t.Conn) }

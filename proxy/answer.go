@@ -26,10 +26,17 @@ type answer struct {
 	body     *upload
 	hijacked bool
 	empty    bool // the upstream's answer is a header and nothing else
+	gather   gathering
 }
 
-func (a *answer) Header() http.Header         { return a.w.Header() }
-func (a *answer) Write(b []byte) (int, error) { return a.w.Write(b) }
+func (a *answer) Header() http.Header { return a.w.Header() }
+
+func (a *answer) Write(b []byte) (int, error) {
+	if a.gather.on {
+		return a.gather.write(b)
+	}
+	return a.w.Write(b)
+}
 
 // Unwrap lets http.ResponseController find the server's own methods.
 func (a *answer) Unwrap() http.ResponseWriter { return a.w }
@@ -41,6 +48,9 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.w }
 func (a *answer) FlushError() error {
 	if a.empty {
 		return nil
+	}
+	if a.gather.on {
+		return a.gather.flush()
 	}
 	return http.NewResponseController(a.w).Flush()
 }
@@ -76,6 +86,9 @@ func (a *answer) WriteHeader(status int) {
 	if status != http.StatusSwitchingProtocols && asksForUpgrade(a.r) {
 		h.Set("Connection", "close")
 	}
+	if a.gather.on {
+		a.gather.hold()
+	}
 	a.w.WriteHeader(status)
 }
 
@@ -100,6 +113,8 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // that are not the upstream's to set, and an upload that nobody reads any more.
 func (a *answer) finish() {
 	a.body.anyPace()
+	// An error breaks the visitor's connection, which the server sees.
+	_ = a.gather.letGo()
 	if a.hijacked {
 		return
 	}

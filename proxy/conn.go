@@ -18,12 +18,38 @@ import (
 // be read.)
 type upstreamConn struct {
 	net.Conn
-	once   sync.Once
-	closed chan struct{}
+	readable func() bool // whether Read would return at once; nil: nobody knows
+	once     sync.Once
+	closed   chan struct{}
+
+	mu      sync.Mutex // guards waiting, while it lets go too
+	waiting *gathering // of the answer whose body is being read
 }
 
 func newUpstreamConn(c net.Conn) *upstreamConn {
-	return &upstreamConn{Conn: c, closed: make(chan struct{})}
+	u := &upstreamConn{Conn: c, closed: make(chan struct{})}
+	if r, ok := c.(interface{ Readable() bool }); ok {
+		u.readable = r.Readable
+	}
+	return u
+}
+
+// beforeWait has g let go before a Read that would wait, until the next call, which
+// may be with nil.
+func (c *upstreamConn) beforeWait(g *gathering) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = g
+}
+
+func (c *upstreamConn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	if c.waiting != nil && !c.readable() {
+		// An error breaks the visitor's connection, which its server sees.
+		_ = c.waiting.letGo()
+	}
+	c.mu.Unlock()
+	return c.Conn.Read(b)
 }
 
 func (c *upstreamConn) Write(b []byte) (int, error) {

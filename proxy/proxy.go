@@ -176,9 +176,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body := newUpload(r)
-	in := *r // shallow: the server keeps its own body to close
+	a := &answer{w: w, body: body, gather: gathering{w: w}}
+	in := r.WithContext(a.gather.follow(r.Context())) // shallow: the server keeps its own body to close
 	in.Body, in.Trailer = body, body.trailer
-	a := &answer{w: w, r: &in, body: body}
+	a.r = in
 	defer a.finish()
 	if p.cfg.HTTP2 {
 		defer func() {
@@ -197,9 +198,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.cfg.HSTS && r.TLS != nil && len(res.Header["Strict-Transport-Security"]) == 0 {
 			res.Header.Set("Strict-Transport-Security", hstsYear)
 		}
+		if a.gather.begin(res); a.gather.on && res.ContentLength > 0 {
+			rp.FlushInterval = 0 // nothing hangs on when the header is made
+		}
 		return p.changeResponse(res)
 	}
-	rp.ServeHTTP(a, &in)
+	rp.ServeHTTP(a, in)
 }
 
 // Close closes the idle connections. Requests under way finish, and their

@@ -42,7 +42,7 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 		// goes unanswered. HTTP/1.1 has TCP's keepalive for that. Frames are what all
 		// clients send; net/http would take, and hold, 1 MiB.
 		HTTP2:       &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, MaxReadFrameSize: maxFrame, MaxDecoderHeaderTableSize: headerTable},
-		ConnContext: withTLS,
+		ConnContext: withConn,
 		ErrorLog:    log.New(serverLog{logger}, "", 0),
 	}
 }

@@ -58,26 +58,33 @@ func (c *strictConn) CloseWrite() error { return closeWrite(c.Conn) }
 // that Request.TLS shows.
 type secureConn struct {
 	strictConn
-	state    tls.ConnectionState
-	together Together // of the connection under TLS; nil: it has none
+	state  tls.ConnectionState
+	gather Gatherer // the connection under TLS; nil: it is none
 }
 
-// Together is what the connection under TLS may have, so that the records of one
-// Write go out as one: crypto/tls writes each by itself, and the first ones on a
-// connection hold no more than a packet does.
-type Together interface {
-	// Together calls write, and sends at its end what was written meanwhile.
-	Together(write func() (int, error)) (int, error)
+// Gatherer is what the connection under TLS may be, so that records leave as one:
+// crypto/tls writes each by itself, and the first ones on a connection hold no more
+// than a packet does.
+type Gatherer interface {
+	// Hold keeps what is written from now on until Release; some of it leaves before
+	// where it is much. It reports false, and changes nothing, where that is so already.
+	Hold() bool
+	// Release sends what was kept.
+	Release() error
 }
 
 // smallWrite goes out as one record, or few.
 const smallWrite = 4 << 10
 
 func (c *secureConn) Write(p []byte) (int, error) {
-	if c.together == nil || len(p) <= smallWrite {
+	if c.gather == nil || len(p) <= smallWrite || !c.gather.Hold() {
 		return c.Conn.Write(p)
 	}
-	return c.together.Together(func() (int, error) { return c.Conn.Write(p) })
+	n, err := c.Conn.Write(p)
+	if sent := c.gather.Release(); err == nil && sent != nil {
+		return 0, sent
+	}
+	return n, err
 }
 
 func (c *secureConn) ConnectionState() tls.ConnectionState { return c.state }
@@ -90,8 +97,8 @@ func Secured(c *tls.Conn) net.Conn {
 	case "h2":
 		return newFramedConn(c, state)
 	case "", "http/1.1":
-		together, _ := c.NetConn().(Together)
-		return &secureConn{strictConn: strictConn{Conn: c}, state: state, together: together}
+		gather, _ := c.NetConn().(Gatherer)
+		return &secureConn{strictConn: strictConn{Conn: c}, state: state, gather: gather}
 	}
 	return nil
 }

@@ -237,10 +237,15 @@ func (c *framedConn) CloseWrite() error { return closeWrite(c.Conn) }
 // tlsKey is where a request's context has the state of its framedConn.
 type tlsKey struct{}
 
-// withTLS is http.Server.ConnContext.
-func withTLS(ctx context.Context, c net.Conn) context.Context {
-	if framed, ok := c.(*framedConn); ok {
-		return context.WithValue(ctx, tlsKey{}, &framed.state)
+// withConn is http.Server.ConnContext.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	switch c := c.(type) {
+	case *framedConn:
+		return context.WithValue(ctx, tlsKey{}, &c.state)
+	case *secureConn:
+		if c.gather != nil {
+			return context.WithValue(ctx, gatherKey{}, c.gather)
+		}
 	}
 	return ctx
 }

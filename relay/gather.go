@@ -11,9 +11,9 @@ const gatherSize = 66 << 10
 
 var gatherPool = sync.Pool{New: func() any { return new([gatherSize]byte) }}
 
-// Gathering joins what is written to a connection while Together's function
-// runs, such as the records of crypto/tls, which writes each by itself. Others may
-// write at the same time: crypto/tls answers key updates while it reads.
+// Gathering joins what is written to a connection between Hold and Release, such as
+// the records of crypto/tls, which writes each by itself. Others may write at the
+// same time: crypto/tls answers key updates while it reads.
 type Gathering struct {
 	mu   sync.Mutex // guards what follows, and the order of writes
 	buf  *[gatherSize]byte
@@ -21,7 +21,7 @@ type Gathering struct {
 	err  error // of an earlier write: what follows would not be understood
 }
 
-// Write sends p, or keeps it for Together.
+// Write sends p, or keeps it for Release.
 func (g *Gathering) Write(to net.Conn, p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -52,18 +52,39 @@ func (g *Gathering) sendLocked(to net.Conn) error {
 	return g.err
 }
 
-// Together runs write, which one caller at a time has done, and sends what it wrote.
-func (g *Gathering) Together(to net.Conn, write func() (int, error)) (int, error) {
-	g.mu.Lock()
-	g.buf = gatherPool.Get().(*[gatherSize]byte)
-	g.mu.Unlock()
-	n, err := write()
+// Hold keeps what is written from now on, as far as there is room, until Release.
+// It reports false where that is so already.
+func (g *Gathering) Hold() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	sent := g.sendLocked(to)
+	if g.buf != nil {
+		return false
+	}
+	g.buf = gatherPool.Get().(*[gatherSize]byte)
+	return true
+}
+
+// Release sends what was kept since Hold. Its error may be that of an earlier write,
+// which the writer has not been told of.
+func (g *Gathering) Release(to net.Conn) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.buf == nil {
+		return g.err
+	}
+	err := g.sendLocked(to)
 	gatherPool.Put(g.buf)
 	g.buf = nil
-	if err == nil && sent != nil {
+	return err
+}
+
+// Together runs write, which one caller at a time has done, and sends what it wrote.
+func (g *Gathering) Together(to net.Conn, write func() (int, error)) (int, error) {
+	if !g.Hold() {
+		return write()
+	}
+	n, err := write()
+	if sent := g.Release(to); err == nil && sent != nil {
 		return 0, sent
 	}
 	return n, err

@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+)
+
+const (
+	// heldMost bounds what is held of an answer, in bytes: with the frames of TLS it
+	// fits what a Gatherer keeps.
+	heldMost = 64 << 10
+
+	// leastPiece is not worth a read of its own.
+	leastPiece = 8 << 10
+)
+
+// gatherKey is where a request's context has the [Gatherer] of its connection.
+type gatherKey struct{}
+
+// gathering makes one write of what is there of an answer at the same time. By itself
+// httputil.ReverseProxy flushes the header, from another goroutine, and then each
+// piece that it reads, of which net/http's server makes up to three writes: what fills
+// its buffer up, what is left, and what is less than a buffer. Each is a TLS record, a
+// system call, and a packet that wakes the visitor.
+//
+// Nothing waits: what is held leaves before a read of the upstream's connection that
+// would block.
+type gathering struct {
+	w    http.ResponseWriter
+	to   Gatherer      // nil: the visitor's connection has none, and the rest is of no use
+	from *upstreamConn // by which the answer comes; nil: by another kind of connection
+	on   bool          // set before the answer begins, if at all
+
+	mu      sync.Mutex // guards all below, and w: the reverse proxy flushes the header from another goroutine
+	holding bool
+	held    int // bytes written since Hold
+}
+
+// follow has ctx tell by which connection the answer comes.
+func (g *gathering) follow(ctx context.Context) context.Context {
+	if g.to, _ = ctx.Value(gatherKey{}).(Gatherer); g.to == nil {
+		return ctx
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { g.from, _ = info.Conn.(*upstreamConn) },
+		// The transport is about to wait for the next answer, while the read of the body
+		// that met the end has not returned yet.
+		PutIdleConn: func(error) {
+			if g.on {
+				g.from.beforeWait(nil)
+			}
+		},
+	})
+}
+
+// begin has what follows of the answer held, where it can be told when to let go.
+func (g *gathering) begin(res *http.Response) {
+	if g.to == nil || g.from == nil || g.from.readable == nil || res.StatusCode == http.StatusSwitchingProtocols || res.ContentLength == 0 {
+		return
+	}
+	g.on = true
+	res.Body = &awaited{ReadCloser: res.Body, g: g}
+}
+
+// hold is called before something is written.
+func (g *gathering) hold() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.holdLocked()
+}
+
+func (g *gathering) holdLocked() {
+	if !g.holding {
+		g.holding, g.held = g.to.Hold(), 0
+	}
+}
+
+// write writes a piece of the answer.
+func (g *gathering) write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.holdLocked()
+	n, err := g.w.Write(b)
+	if g.held += n; err == nil && g.held > heldMost-leastPiece {
+		err = g.letGoLocked()
+	}
+	return n, err
+}
+
+// room is how much may be written before what is held leaves; more than leastPiece.
+func (g *gathering) room() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.holding {
+		return heldMost
+	}
+	return heldMost - g.held
+}
+
+// flush makes the server let go of what it has; what is held stays so.
+func (g *gathering) flush() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return http.NewResponseController(g.w).Flush()
+}
+
+// letGo sends what is held.
+func (g *gathering) letGo() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.letGoLocked()
+}
+
+func (g *gathering) letGoLocked() error {
+	if !g.holding {
+		return nil
+	}
+	g.holding = false
+	return errors.Join(http.NewResponseController(g.w).Flush(), g.to.Release())
+}
+
+// awaited is the body of an answer that is held.
+type awaited struct {
+	io.ReadCloser
+	g *gathering
+}
+
+func (b *awaited) Read(p []byte) (int, error) {
+	b.g.from.beforeWait(b.g)
+	defer b.g.from.beforeWait(nil)
+	return b.ReadCloser.Read(p[:min(len(p), b.g.room())])
+}
