@@ -95,7 +95,7 @@ func (c *secureConn) ConnectionState() tls.ConnectionState { return c.state }
 func Secured(c *tls.Conn) net.Conn {
 	switch state := c.ConnectionState(); state.NegotiatedProtocol {
 	case "h2":
-		return newFramedConn(c, state)
+		return newFramedConn(newFleetingConn(c), state)
 	case "", "http/1.1":
 		gather, _ := c.NetConn().(Gatherer)
 		return &secureConn{strictConn: strictConn{Conn: c}, state: state, gather: gather}

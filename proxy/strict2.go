@@ -66,7 +66,7 @@ type framedConn struct {
 	foreign bool           // the header block under way has a field of HTTP/1.1's connections
 }
 
-func newFramedConn(c *tls.Conn, state tls.ConnectionState) *framedConn {
+func newFramedConn(c net.Conn, state tls.ConnectionState) *framedConn {
 	f := &framedConn{Conn: c, state: state}
 	f.fields = hpack.NewDecoder(headerTable, func(field hpack.HeaderField) {
 		f.foreign = f.foreign || ofConnection(field.Name, field.Value)
