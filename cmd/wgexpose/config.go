@@ -24,7 +24,8 @@ func (a *app) configCommand() *cobra.Command {
 of an edge.
 
 The file is read from a standard place ("wgexpose config path") or named by --config,
-which can be repeated: later files win, and the tunnels of all of them count.
+which can be repeated: later files win, key by key, also within a tunnel, and the
+tunnels of all of them count.
 ${NAME} in a value stands for a variable of the environment.`,
 		Example: `  wgexpose config edit
   wgexpose config check --config wgexpose.yml --config more.yml

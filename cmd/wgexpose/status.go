@@ -27,8 +27,8 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show this agent, its links and its tunnels",
-		Long: `Show which edge this agent has joined, and while http, tcp or up runs, how its
-links and tunnels are and where its requests are shown.`,
+		Long: `Show which edge this agent has joined, and while something is shared, how its links
+and tunnels are and where its requests are shown.`,
 		Example: `  wgexpose status
   wgexpose status --json`,
 		Args: cobra.NoArgs,
