@@ -162,9 +162,13 @@ func (d *streamDialer) dialTLS(ctx context.Context, addr, protocol string) (net.
 		raw.Close()
 		return nil, netip.AddrPort{}, err
 	}
-	c := tls.Client(&relay.Gathered{Conn: raw}, &tls.Config{
+	under := raw
+	if protocol == wg.StreamProtocol {
+		under = relay.NewWire(raw, nil)
+	}
+	c := tls.Client(under, &tls.Config{
 		ServerName: host, NextProtos: []string{protocol}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
-		DynamicRecordSizingDisabled: true, // see wg.Together
+		DynamicRecordSizingDisabled: true, // see wg.Wire
 	})
 	err = c.HandshakeContext(ctx)
 	if err == nil && protocol == wg.StreamProtocol && c.ConnectionState().NegotiatedProtocol != protocol {

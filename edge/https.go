@@ -168,7 +168,7 @@ func (g *greeter) welcome(conn net.Conn) net.Conn {
 	}
 	streams, untouched := g.front.cfg.Streams, &replayed{Conn: conn, first: t.hello.Bytes}
 	if streams != nil && isStream(t.hello) {
-		if err := streams.tls(untouched, g.front.certs.TLSConfig().GetCertificate); err != nil {
+		if err := streams.tls(conn, t.hello.Bytes, g.front.certs.TLSConfig().GetCertificate); err != nil {
 			turnAway(refusedFailed, err, nil)
 		}
 		return nil // it is no visitor

@@ -124,11 +124,11 @@ func (h *streamHost) carry(conn, origin net.Conn) {
 }
 
 // tls finishes the handshake of a connection whose ClientHello asked for
-// streams, and carries it.
-func (h *streamHost) tls(conn net.Conn, get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
-	secure := tls.Server(&relay.Gathered{Conn: conn}, &tls.Config{
+// streams, and carries it. first is what was read of conn.
+func (h *streamHost) tls(conn net.Conn, first []byte, get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
+	secure := tls.Server(relay.NewWire(conn, first), &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
-		DynamicRecordSizingDisabled: true, // see wg.Together
+		DynamicRecordSizingDisabled: true, // see wg.Wire
 		NextProtos:                  []string{wg.StreamProtocol},
 		GetCertificate:              h.orSelfSigned(get, func(string) bool { return true }),
 	})

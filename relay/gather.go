@@ -89,16 +89,3 @@ func (g *Gathering) Together(to net.Conn, write func() (int, error)) (int, error
 	}
 	return n, err
 }
-
-// Gathered is a connection under TLS whose records can leave together.
-type Gathered struct {
-	net.Conn
-	gathering Gathering
-}
-
-func (c *Gathered) Write(p []byte) (int, error) { return c.gathering.Write(c.Conn, p) }
-
-// Together calls write, and sends at its end what was written meanwhile.
-func (c *Gathered) Together(write func() (int, error)) (int, error) {
-	return c.gathering.Together(c.Conn, write)
-}

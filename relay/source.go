@@ -27,11 +27,11 @@ func newSource(c net.Conn, resume func(), sentFIN func() bool) source {
 		Through() (net.Conn, func([]byte, error))
 	}); ok {
 		under, passed := t.Through()
-		if s := newKernelSource(under, sentFIN); s != nil {
+		if s := newKernelSource(under, bufferSize, sentFIN); s != nil {
 			return &toldSource{s, passed}
 		}
 	}
-	if s := newKernelSource(c, sentFIN); s != nil {
+	if s := newKernelSource(c, bufferSize, sentFIN); s != nil {
 		return s
 	}
 	return plainSource{c}

@@ -24,6 +24,7 @@ import (
 type kernelSource struct {
 	raw     syscall.RawConn
 	tcp     bool
+	most    int // bytes at once
 	sentFIN func() bool
 
 	// what attempt found; attempt is made once, a closure a read would
@@ -34,14 +35,15 @@ type kernelSource struct {
 	err     error
 }
 
-// newKernelSource returns nil where KernelSocket does.
-func newKernelSource(c net.Conn, sentFIN func() bool) source {
+// newKernelSource returns nil where KernelSocket does. most is how many bytes are read
+// at once, bufferSize or less.
+func newKernelSource(c net.Conn, most int, sentFIN func() bool) source {
 	raw := KernelSocket(c)
 	if raw == nil {
 		return nil
 	}
 	_, tcp := c.(*net.TCPConn)
-	s := &kernelSource{raw: raw, tcp: tcp, sentFIN: sentFIN}
+	s := &kernelSource{raw: raw, tcp: tcp, most: most, sentFIN: sentFIN}
 	s.attempt = s.tryRead
 	return s
 }
@@ -78,7 +80,7 @@ func (s *kernelSource) read() (*buffer, int, error) {
 
 func (s *kernelSource) tryRead(fd uintptr) bool {
 	b := buffers.borrow()
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(fd), b[:]) })
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(fd), b[:s.most]) })
 	if n > 0 {
 		s.b, s.n = b, n
 		return true

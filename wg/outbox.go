@@ -29,13 +29,16 @@ const (
 	recordSize = 16 << 10
 )
 
-// Together is what the connection under TLS may have, so that the records of one
-// block leave in one write. What crypto/tls makes of a stream suits its reader when
-// records are not smaller than they may be, as they are on new connections
-// otherwise (tls.Config.DynamicRecordSizingDisabled).
-type Together interface {
+// Wire is what the connection under TLS may be, so that the records of one block
+// leave in one write, and several come with one read; relay.Wire is one. What
+// crypto/tls makes of a stream suits its reader when records are not smaller than they
+// may be, as they are on new connections otherwise
+// (tls.Config.DynamicRecordSizingDisabled).
+type Wire interface {
 	// Together calls write, and sends at its end what was written meanwhile.
 	Together(write func() (int, error)) (int, error)
+	// Widen has much read at once from now on.
+	Widen()
 }
 
 // block is a run of whole frames that wait.
@@ -127,12 +130,12 @@ func (o *outbox) close() {
 // writeBlock writes frames to a stream's connection. Where it is TLS, no frame
 // that fits a record is cut in two, so that the reader finds whole frames in each;
 // the records leave together.
-func writeBlock(c net.Conn, together Together, frames []byte) error {
-	if together == nil {
+func writeBlock(c net.Conn, wire Wire, frames []byte) error {
+	if wire == nil {
 		_, err := c.Write(frames)
 		return err
 	}
-	_, err := together.Together(func() (int, error) {
+	_, err := wire.Together(func() (int, error) {
 		n := 0
 		for n < len(frames) {
 			m, err := c.Write(frames[n : n+recordRun(frames[n:])])

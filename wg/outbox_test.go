@@ -30,6 +30,8 @@ func (c *noted) Together(write func() (int, error)) (int, error) {
 	return n, err
 }
 
+func (c *noted) Widen() {}
+
 // What waits comes out in order, in blocks that are full, and what follows is in
 // others.
 func TestOutbox(t *testing.T) {

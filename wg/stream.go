@@ -43,8 +43,9 @@ type Stream struct {
 	done chan struct{}
 	once sync.Once // of closing done
 
-	out      outbox
-	together Together // of the connection under TLS; nil: it has none
+	first [frameHeader]byte // of a frame, while there is no chunk
+	out   outbox
+	wire  Wire // under TLS; nil: the connection has none
 }
 
 // Endpoint stands for the other end.
@@ -104,44 +105,54 @@ func (st *Stream) Run(ctx context.Context) error {
 	return err
 }
 
-// read hands packets on until the connection breaks.
+// read hands packets on until the connection breaks. Between frames it waits without a
+// chunk.
 func (st *Stream) read() error {
-	c := st.set.chunk()
-	defer func() { st.set.release(c) }()
+	var c *chunk
+	defer func() {
+		if c != nil {
+			st.set.release(c)
+		}
+	}()
+	var idle time.Time // when the deadline is to be set again
 	for n := 0; ; {
-		if st.o.Idle > 0 {
-			if err := st.conn.SetReadDeadline(time.Now().Add(st.o.Idle)); err != nil {
+		if now := time.Now(); st.o.Idle > 0 && now.After(idle) {
+			idle = now.Add(st.o.Idle / 8)
+			if err := st.conn.SetReadDeadline(idle.Add(st.o.Idle)); err != nil {
 				return err
 			}
 		}
-		m, err := st.conn.Read(c.buf[n:])
-		n += m
-		end, need, ferr := st.wholeFrames(c.buf[:n])
-		if ferr != nil {
-			return ferr
+		into := st.first[:]
+		if c != nil {
+			into = c.buf[n:]
 		}
-		if end > 0 {
-			next := st.set.chunk()
-			if n-end > len(next.buf) { // the start of another large packet
-				st.set.release(next)
-				next = st.set.largeChunk()
+		m, err := st.conn.Read(into)
+		if m > 0 {
+			if c == nil {
+				c = st.set.chunk()
+				copy(c.buf, into[:m])
 			}
-			rest := copy(next.buf, c.buf[end:n])
-			c.from, c.data = st.ep, c.buf[:end]
-			select {
-			case st.set.in <- c:
-			case <-st.done:
-				st.set.release(c)
-				c = next
-				return net.ErrClosed
+			n += m
+			end, ferr := st.wholeFrames(c.buf[:n])
+			if ferr != nil {
+				return ferr
 			}
-			c, n = next, rest
-		}
-		if need > len(c.buf) {
-			big := st.set.largeChunk()
-			copy(big.buf, c.buf[:n])
-			st.set.release(c)
-			c = big
+			if end > 0 {
+				var next *chunk
+				if n > end {
+					next = st.set.chunk()
+					copy(next.buf, c.buf[end:n])
+				}
+				c.from, c.data = st.ep, c.buf[:end]
+				select {
+				case st.set.in <- c:
+				case <-st.done:
+					st.set.release(c)
+					c = next
+					return net.ErrClosed
+				}
+				c, n = next, n-end
+			}
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) && n > 0 {
@@ -152,19 +163,18 @@ func (st *Stream) read() error {
 	}
 }
 
-// wholeFrames is how far the whole frames in p reach, and how many bytes the
-// frame after them will have in all, 0 when that is not yet known.
-func (st *Stream) wholeFrames(p []byte) (end, need int, err error) {
+// wholeFrames is how far the whole frames in p reach.
+func (st *Stream) wholeFrames(p []byte) (end int, err error) {
 	for rest := p; ; {
-		packet, next, size := nextFrame(rest)
+		packet, next, _ := nextFrame(rest)
 		if packet == nil {
-			return end, size, nil
+			return end, nil
 		}
 		if !isPacket(packet) {
-			return 0, 0, ErrNotWireGuard
+			return 0, ErrNotWireGuard
 		}
 		if st.o.Probation > 0 && !isInitiation(packet) && !st.answered.Load() {
-			return 0, 0, ErrNoHandshake
+			return 0, ErrNoHandshake
 		}
 		end += frameHeader + len(packet)
 		rest = next
@@ -205,8 +215,13 @@ func isPacket(p []byte) bool {
 
 // send queues packets, all in one run.
 func (st *Stream) send(bufs [][]byte) error {
-	if !st.answered.Load() && answers(bufs[0]) && st.answered.CompareAndSwap(false, true) && st.o.Answered != nil {
-		st.o.Answered()
+	if !st.answered.Load() && answers(bufs[0]) && st.answered.CompareAndSwap(false, true) {
+		if st.wire != nil {
+			st.wire.Widen()
+		}
+		if st.o.Answered != nil {
+			st.o.Answered()
+		}
 	}
 	select {
 	case <-st.done:
@@ -246,7 +261,7 @@ func (st *Stream) write() error {
 				if err := st.conn.SetWriteDeadline(time.Now().Add(stuckAfter)); err != nil {
 					return err
 				}
-				if err := writeBlock(st.conn, st.together, b.frames); err != nil {
+				if err := writeBlock(st.conn, st.wire, b.frames); err != nil {
 					return err
 				}
 				st.set.blocks.put(b)

@@ -13,12 +13,11 @@ import (
 
 const (
 	// inChunks is how many chunks of received packets may wait for the device,
-	// over all streams: 1 MB, or 2 MB of the largest packets. Beyond, readers
-	// wait, and with them the senders, by TCP's own means.
-	inChunks = 32
-	// chunkSize fits two TLS records. A larger packet gets a large chunk, so that
-	// a stream that waits holds no large one.
-	chunkSize = 32 << 10
+	// over all streams: 1 MB. Beyond, readers wait, and with them the senders, by
+	// TCP's own means.
+	inChunks = 16
+	// chunkSize fits any frame. A stream that waits for one has no chunk.
+	chunkSize = maxFrame
 )
 
 const (
@@ -37,8 +36,7 @@ const (
 // WireGuard makes of the packets.
 type Streams struct {
 	in     chan *chunk // from the streams' readers to the receive function
-	pool   sync.Pool   // of *chunk of chunkSize
-	large  sync.Pool   // of *chunk of maxFrame
+	pool   sync.Pool   // of *chunk
 	blocks blocks
 
 	dropped atomic.Uint64 // packets for which streams had no room
@@ -53,7 +51,6 @@ type Streams struct {
 func NewStreams() *Streams {
 	s := &Streams{in: make(chan *chunk, inChunks), all: make(map[*Stream]struct{}), closed: make(chan struct{})}
 	s.pool.New = func() any { return &chunk{buf: make([]byte, chunkSize)} }
-	s.large.New = func() any { return &chunk{buf: make([]byte, maxFrame)} }
 	s.blocks.pool.New = func() any { return &block{frames: make([]byte, 0, blockSize)} }
 	close(s.closed)
 	return s
@@ -61,23 +58,16 @@ func NewStreams() *Streams {
 
 // chunk is a run of whole frames of one stream.
 type chunk struct {
-	buf  []byte
+	buf  []byte // of chunkSize
 	from *StreamEndpoint
 	data []byte // of buf: what is left to hand out
 }
 
 func (s *Streams) chunk() *chunk { return s.pool.Get().(*chunk) }
 
-// largeChunk fits any packet.
-func (s *Streams) largeChunk() *chunk { return s.large.Get().(*chunk) }
-
 func (s *Streams) release(c *chunk) {
 	c.from, c.data = nil, nil
-	if len(c.buf) == chunkSize {
-		s.pool.Put(c)
-	} else {
-		s.large.Put(c)
-	}
+	s.pool.Put(c)
 }
 
 // Attach makes a stream of a connection, whose other end is called from, and
@@ -86,7 +76,10 @@ func (s *Streams) Attach(c net.Conn, from netip.AddrPort, o StreamOptions) (*Str
 	st := &Stream{set: s, conn: c, o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	st.out.blocks = &s.blocks
 	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
-		st.together, _ = secure.NetConn().(Together)
+		st.wire, _ = secure.NetConn().(Wire)
+	}
+	if st.wire != nil && o.Probation == 0 {
+		st.wire.Widen()
 	}
 	st.ep = &StreamEndpoint{stream: st, addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
 	s.mu.Lock()
