@@ -12,9 +12,43 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
+// ackQueue is a queue by a clock of its own, and a connection whose acknowledgments wait
+// in it.
+type ackQueue struct {
+	*queue
+	clock      *faketime.ManualClock
+	rng        *rand.Rand
+	connection acker
+}
+
+func newAckQueue(t *testing.T) *ackQueue {
+	a := &ackQueue{queue: newQueue(), clock: faketime.NewManualClock(), rng: rand.New(rand.NewPCG(1, 1))}
+	a.acks.segment, a.acks.clock = 1000, a.clock
+	t.Cleanup(a.close)
+	return a
+}
+
+func (a *ackQueue) send(t *testing.T, p tcpPacket) {
+	t.Helper()
+	pkt := super(p, a.acks.segment, a.rng)
+	defer pkt.DecRef()
+	pkt.Hash, pkt.Owner = 7, &a.connection
+	if err := a.push(pkt, anyPath); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// left is up to where each packet acknowledges that has left since the last call.
+func (a *ackQueue) left() (acks []uint32) {
+	for _, p := range a.take(nil, batch) {
+		acks = append(acks, header.TCP(p.pkt.TransportHeader().Slice()).AckNumber())
+		p.pkt.DecRef()
+	}
+	return acks
+}
+
 // What waits, for what, and how long.
 func TestAcknowledgmentsWait(t *testing.T) {
-	const segment = 1000
 	timestamps := make([]byte, 12)
 	ack := func(n uint32) tcpPacket {
 		return tcpPacket{ack: n, flags: header.TCPFlagAck, options: timestamps}
@@ -54,41 +88,23 @@ func TestAcknowledgmentsWait(t *testing.T) {
 		{name: "around zero", first: []tcpPacket{ack(1<<32 - 5), ack(5)}, at: []uint32{1<<32 - 5}, after: []uint32{5}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(1, 1))
-			clock := faketime.NewManualClock()
-			q := newQueue()
-			defer q.close()
-			q.acks.segment, q.acks.clock = segment, clock
-			var connection acker
+			q := newAckQueue(t)
 			for _, p := range tc.first {
-				pkt := super(p, segment, rng)
-				pkt.Hash, pkt.Owner = 7, &connection
-				if err := q.push(pkt, anyPath); err != nil {
-					t.Fatal(err)
-				}
-				pkt.DecRef()
+				q.send(t, p)
 			}
-			left := func() []uint32 {
-				var acks []uint32
-				for _, p := range q.take(nil, batch) {
-					acks = append(acks, header.TCP(p.pkt.TransportHeader().Slice()).AckNumber())
-					p.pkt.DecRef()
-				}
-				return acks
-			}
-			if got := left(); !slices.Equal(got, tc.at) {
+			if got := q.left(); !slices.Equal(got, tc.at) {
 				t.Errorf("at once left %v, want %v", got, tc.at)
 			}
-			clock.Advance(ackWait - 1)
-			if got := left(); len(got) > 0 {
+			q.clock.Advance(ackWait - 1)
+			if got := q.left(); len(got) > 0 {
 				t.Errorf("%v left too early", got)
 			}
-			clock.Advance(ackWait + 1)
-			if got := left(); !slices.Equal(got, tc.after) {
+			q.clock.Advance(ackWait + 1)
+			if got := q.left(); !slices.Equal(got, tc.after) {
 				t.Errorf("after the wait left %v, want %v", got, tc.after)
 			}
-			clock.Advance(10 * time.Second)
-			if got := left(); len(got) > 0 {
+			q.clock.Advance(10 * time.Second)
+			if got := q.left(); len(got) > 0 {
 				t.Errorf("%v left twice", got)
 			}
 		})
@@ -97,26 +113,13 @@ func TestAcknowledgmentsWait(t *testing.T) {
 
 // New bytes do not put off the acknowledgment of those before them.
 func TestAcknowledgmentsWaitOnce(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 1))
-	clock := faketime.NewManualClock()
-	q := newQueue()
-	defer q.close()
-	q.acks.segment, q.acks.clock = 1000, clock
-	var connection acker
+	q := newAckQueue(t)
 	left := 0
 	const messages = 100
 	for i := range uint32(messages) {
-		pkt := super(tcpPacket{ack: 1 + i, flags: header.TCPFlagAck, options: make([]byte, 12)}, 1000, rng)
-		pkt.Hash, pkt.Owner = 7, &connection
-		if err := q.push(pkt, anyPath); err != nil {
-			t.Fatal(err)
-		}
-		pkt.DecRef()
-		for _, p := range q.take(nil, batch) {
-			left++
-			p.pkt.DecRef()
-		}
-		clock.Advance(ackWait / 2)
+		q.send(t, tcpPacket{ack: 1 + i, flags: header.TCPFlagAck, options: make([]byte, 12)})
+		left += len(q.left())
+		q.clock.Advance(ackWait / 2)
 	}
 	if least := messages / 4; left < least || left > 2*least {
 		t.Errorf("%d acknowledgments left for %d messages, want %d to %d", left, messages, least, 2*least)
@@ -126,26 +129,10 @@ func TestAcknowledgmentsWaitOnce(t *testing.T) {
 // What waits in vain does not wait again, until something would have come for it to
 // go with. Messages that follow each other closely share an acknowledgment all the same.
 func TestAcknowledgmentsThatNothingGoesWith(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 1))
-	clock := faketime.NewManualClock()
-	q := newQueue()
-	defer q.close()
-	q.acks.segment, q.acks.clock = 1000, clock
-	var connection acker
-	push := func(n uint32, flags header.TCPFlags) {
-		pkt := super(tcpPacket{ack: n, flags: header.TCPFlagAck | flags, options: make([]byte, 12)}, 1000, rng)
-		pkt.Hash, pkt.Owner = 7, &connection
-		if err := q.push(pkt, anyPath); err != nil {
-			t.Fatal(err)
-		}
-		pkt.DecRef()
-	}
-	left := func() (n int) {
-		for _, p := range q.take(nil, batch) {
-			n++
-			p.pkt.DecRef()
-		}
-		return n
+	q := newAckQueue(t)
+	send := func(n uint32, flags header.TCPFlags) {
+		t.Helper()
+		q.send(t, tcpPacket{ack: n, flags: header.TCPFlagAck | flags, options: make([]byte, 12)})
 	}
 	received := uint32(0)
 	for _, step := range []struct {
@@ -168,19 +155,19 @@ func TestAcknowledgmentsThatNothingGoesWith(t *testing.T) {
 		{"one without an answer", time.Second, 0, false},
 		{"and another one", time.Second, 0, true},
 	} {
-		clock.Advance(step.pause)
-		left()
+		q.clock.Advance(step.pause)
+		q.left()
 		received++
-		push(received, 0)
-		if got := left() == 1; got != step.want {
+		send(received, 0)
+		if got := len(q.left()) == 1; got != step.want {
 			t.Errorf("%s: acknowledged at once: %t", step.name, got)
 		}
 		if step.answer == 0 {
 			continue
 		}
-		clock.Advance(step.answer)
-		push(received, header.TCPFlagPsh)
-		if got := left(); got != 1 {
+		q.clock.Advance(step.answer)
+		send(received, header.TCPFlagPsh)
+		if got := len(q.left()); got != 1 {
 			t.Errorf("%s: %d packets with the answer", step.name, got)
 		}
 	}

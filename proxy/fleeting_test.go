@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"testing"
 	"time"
-	"weak"
 )
 
 // handingListener hands out what it is sent.
@@ -57,7 +56,8 @@ func TestBrokenHTTP2IsLetGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := func() weak.Pointer[tls.Conn] {
+	gone := make(chan struct{})
+	func() {
 		secure := tls.Server(ours, &tls.Config{Certificates: own.TLS.Certificates, NextProtos: []string{"h2"}})
 		client := tls.Client(theirs, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 		shaken := make(chan error, 1)
@@ -86,13 +86,17 @@ func TestBrokenHTTP2IsLetGo(t *testing.T) {
 			t.Error("a request was answered that cannot have been")
 		}
 		<-ended
-		return weak.Make(secure)
+		runtime.AddCleanup(secure, func(gone chan struct{}) { close(gone) }, gone)
 	}()
-	for end := time.Now().Add(patience); conn.Value() != nil; runtime.GC() {
-		if time.Now().After(end) {
+	for hang, held := time.After(patience), true; held; {
+		runtime.GC()
+		select {
+		case <-gone:
+			held = false
+		case <-hang:
 			t.Fatal("the TLS connection is still held")
+		default:
 		}
-		time.Sleep(time.Millisecond) // between two looks
 	}
 	close(l.conns)
 	<-served
