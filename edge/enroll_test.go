@@ -53,7 +53,7 @@ func TestEnrollRefusals(t *testing.T) {
 	open := w.invite(InviteOptions{Uses: 5})
 	self := w.snap().nodes[edgeNode].Value.Key
 	expired := *w
-	expired.now = w.now.Add(defaultTTL)
+	expired.now = open.Expires
 	for _, c := range []struct {
 		name string
 		w    *world
