@@ -34,12 +34,21 @@ func newUpstreamConn(c net.Conn) *upstreamConn {
 	return u
 }
 
-// beforeWait has g let go before a Read that would wait, until the next call, which
-// may be with nil.
+// beforeWait has g let go before a Read that would wait, until g is done.
 func (c *upstreamConn) beforeWait(g *gathering) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = g
+}
+
+// done ends that. The connection may be another answer's by now: the transport passes
+// it on before the Read that met the end of a body returns.
+func (c *upstreamConn) done(g *gathering) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting == g {
+		c.waiting = nil
+	}
 }
 
 func (c *upstreamConn) Read(b []byte) (int, error) {

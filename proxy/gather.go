@@ -51,20 +51,25 @@ func (g *gathering) follow(ctx context.Context) context.Context {
 		// that met the end has not returned yet.
 		PutIdleConn: func(error) {
 			if g.on {
-				g.from.beforeWait(nil)
+				g.from.done(g)
 			}
 		},
 	})
 }
 
-// begin has what follows of the answer held, where it can be told when to let go.
+// begin has what follows of the answer held, where it can be told when to let go. The
+// connection of an answer without a body is another request's by now.
 func (g *gathering) begin(res *http.Response) {
-	if g.to == nil || g.from == nil || g.from.readable == nil || res.StatusCode == http.StatusSwitchingProtocols || res.ContentLength == 0 {
+	if g.to == nil || g.from == nil || g.from.readable == nil || res.StatusCode == http.StatusSwitchingProtocols || empty(res) {
 		return
 	}
 	g.on = true
 	res.Body = &awaited{ReadCloser: res.Body, g: g}
 }
+
+// empty reports whether an answer is a header and nothing else, as is one to HEAD that
+// says how long it would be.
+func empty(res *http.Response) bool { return res.ContentLength == 0 || res.Body == http.NoBody }
 
 // hold is called before something is written.
 func (g *gathering) hold() {
@@ -131,6 +136,6 @@ type awaited struct {
 
 func (b *awaited) Read(p []byte) (int, error) {
 	b.g.from.beforeWait(b.g)
-	defer b.g.from.beforeWait(nil)
+	defer b.g.from.done(b.g)
 	return b.ReadCloser.Read(p[:min(len(p), b.g.room())])
 }

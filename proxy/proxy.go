@@ -194,7 +194,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 	rp := p.rp
 	rp.ModifyResponse = func(res *http.Response) error {
-		a.empty = res.ContentLength == 0
+		a.empty = empty(res)
 		if p.cfg.HSTS && r.TLS != nil && len(res.Header["Strict-Transport-Security"]) == 0 {
 			res.Header.Set("Strict-Transport-Security", hstsYear)
 		}
