@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -126,7 +128,7 @@ func (a *answer) finish() {
 	if a.r.ProtoMajor == 1 && !a.body.done() {
 		rc := http.NewResponseController(a.w)
 		a.body.stop(func() bool { return rc.SetReadDeadline(time.Now().Add(interruptTime)) == nil })
-		linger(rc)
+		linger(a.w, a.r)
 	}
 }
 
@@ -138,7 +140,7 @@ func (a *answer) finish() {
 func AnswerNow(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && !newUpload(r).done() {
 		w.Header().Set("Connection", "close")
-		linger(http.NewResponseController(w))
+		linger(w, r)
 	}
 	if asksForUpgrade(r) {
 		w.Header().Set("Connection", "close")
@@ -153,8 +155,23 @@ func asksForUpgrade(r *http.Request) bool {
 	return r.ProtoMajor == 1 && len(r.Header["Upgrade"]) > 0
 }
 
-// linger bounds what the server may still read of an unwanted upload.
-func linger(rc *http.ResponseController) {
+// linger bounds what the server may still read of an unwanted upload, and makes sure
+// that it waits before it closes a connection on which some is still coming: that
+// resets the connection, and the visitor loses the answer. After "Expect: 100-continue"
+// net/http's server does not wait, unless a limit to the body was met.
+func linger(w http.ResponseWriter, r *http.Request) {
 	// No deadline to set (a recorder in a test): nothing to wait for either.
-	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime))
+	if len(r.Header["Expect"]) == 0 {
+		return
+	}
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	// More than the limit, which is the error.
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -106,6 +108,82 @@ func TestEarlyAnswer(t *testing.T) {
 			}
 		}
 	})
+}
+
+// endings is a listener that tells how its connections end.
+type endings struct {
+	net.Listener
+	said chan string
+}
+
+func (l endings) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &endingConn{TCPConn: c.(*net.TCPConn), said: l.said}, nil
+}
+
+type endingConn struct {
+	*net.TCPConn
+	said chan string
+	once sync.Once
+}
+
+func (c *endingConn) CloseWrite() error {
+	c.said <- "end"
+	return c.TCPConn.CloseWrite()
+}
+
+func (c *endingConn) Close() error {
+	c.once.Do(func() { c.said <- "close" })
+	return c.TCPConn.Close()
+}
+
+// The connection of a visitor that asked whether to send its upload, and was answered in
+// the middle of it, is not closed before it could read that: what it still sends would
+// have it reset, and the answer lost.
+func TestEarlyAnswerIsReadBeforeTheClose(t *testing.T) {
+	addr := rawUpstream(t, func(c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		if req.URL.Path == "/continue" {
+			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+			if _, err := req.Body.Read(make([]byte, 1)); err != nil {
+				return
+			}
+		}
+		io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\nno room")
+	})
+	for name, first := range map[string]int{"/continue": http.StatusContinue, "/refuse": http.StatusRequestEntityTooLarge} {
+		said := make(chan string, 8)
+		p := New(Config{Dial: dialTo(addr)})
+		defer p.Close()
+		s := httptest.NewUnstartedServer(p)
+		s.Listener = endings{s.Listener, said}
+		s.Start()
+		defer s.Close()
+		c, br := dialRaw(t, front{s, p})
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n", name)
+		res, err := http.ReadResponse(br, nil)
+		if err != nil || res.StatusCode != first {
+			t.Fatalf("%s: %v %v", name, res, err)
+		}
+		if first == http.StatusContinue {
+			io.WriteString(c, "part of it")
+			if res, err = http.ReadResponse(br, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 413 || string(b) != "no room" {
+			t.Errorf("%s: %s %q %v", name, res.Status, b, err)
+		}
+		if how := receive(t, said, "the connection's end"); how != "end" {
+			t.Errorf("%s: the connection ends with %q", name, how)
+		}
+	}
 }
 
 // An early answer comes although the visitor is silent in the middle of its
