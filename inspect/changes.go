@@ -52,6 +52,9 @@ func (x *exchange) replayRequest(c Changes) (*outgoing, error) {
 	case c.Body != nil:
 		o.body = *c.Body
 	case x.request.cut:
+		if why := x.request.cutWhy(); why != "" {
+			return nil, fmt.Errorf("%w (%s)", ErrNotWhole, why)
+		}
 		return nil, ErrNotWhole
 	}
 	if o.method != x.method || o.target != x.target {

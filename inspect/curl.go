@@ -41,7 +41,7 @@ func (i *Inspector) curl(x *exchange) string {
 		}
 	}
 	if x.request.cut {
-		note += "# only the beginning of the body was kept\n"
+		note += "# " + onlyBeginning(&x.request) + "\n"
 	}
 	switch {
 	case len(body) == 0:

@@ -21,7 +21,8 @@
 //
 // Nothing that goes wrong while parsing reaches the traffic: an exchange is
 // then marked as cut or opaque. All memory is bounded: queues and ring
-// together by Config.MaxBytes, the oldest exchanges go first. There is a
+// together by Config.MaxBytes, the oldest exchanges go first. While these would go
+// before anybody could look at them, bodies are kept short. There is a
 // goroutine only while there is something to parse, and an idle connection
 // costs a few hundred bytes.
 //

@@ -76,9 +76,11 @@ type message struct {
 	strings  int    // memory of fields that do not share head's
 	fields   fields
 	trailers fields
-	body     kept  // the first bytes, without chunked framing
-	size     int64 // bytes of the body so far
-	cut      bool  // body lacks bytes of the body so far
+	body     kept      // the first bytes, without chunked framing
+	limit    bodyLimit // settled when the exchange begins
+	size     int64     // bytes of the body so far
+	cut      bool      // body lacks bytes of the body so far
+	missed   bool      // because they passed uncopied though they were wanted
 	done     bool
 	began    time.Time // first byte
 	ended    time.Time // last byte; zero until done
@@ -91,6 +93,29 @@ func (m *message) memory() int {
 		n += len(t.Name) + len(t.Value)
 	}
 	return n
+}
+
+// spared is how many bytes more would be kept, had the body not come in a rush. most
+// is how many are kept otherwise.
+func (m *message) spared(most int) int {
+	if !m.limit.rush {
+		return 0
+	}
+	return int(min(m.size, int64(most))) - m.body.size
+}
+
+// cutWhy says in words why body has not all bytes of the body so far, as far as that
+// is up to the inspector.
+func (m *message) cutWhy() string {
+	switch {
+	case m.missed:
+		return "more came at once than could be read along"
+	case m.limit.bytes == 0 || m.body.size < m.limit.bytes || m.size <= int64(m.body.size):
+		return ""
+	case m.limit.rush:
+		return rushWhy
+	}
+	return "no more than that is kept of any body"
 }
 
 // exchangeOverhead is what an exchange costs beside heads, bodies and
@@ -133,6 +158,7 @@ type exchange struct {
 	answered     bool // the final answer's head was read
 
 	charged int // guarded by ring.mu: bytes that the ring counts for it
+	noted   int // guarded by ring.mu: bytes that the rush counted for it
 }
 
 // memory is called with mu held.
@@ -173,7 +199,7 @@ func (x *exchange) half(dir direction) *message {
 // capture adds bytes to a body, as far as they are kept. They lie in c, unless that
 // is nil. expect is how many of the body are known to come, p included; 0 where that
 // is not known.
-func (x *exchange) capture(dir direction, p []byte, c *chunk, expect int64, limit int) {
+func (x *exchange) capture(dir direction, p []byte, c *chunk, expect int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
@@ -183,18 +209,26 @@ func (x *exchange) capture(dir direction, p []byte, c *chunk, expect int64, limi
 		return
 	}
 	if !m.cut { // else there is a hole, and what comes after it is of no use
-		n := min(len(p), limit-m.body.size)
-		m.body.add(p[:n], c, max(0, min(expect, int64(limit-m.body.size))-int64(n)))
+		room := m.limit.bytes - m.body.size
+		n := min(len(p), room)
+		m.body.add(p[:n], c, max(0, min(expect, int64(room))-int64(n)))
 		m.cut = n < len(p)
 	}
 }
 
-// full tells whether more bytes of a body would be kept.
-func (x *exchange) full(dir direction, limit int) bool {
+// full tells whether no more bytes of a body would be kept.
+func (x *exchange) full(dir direction) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
-	return x.gone || m.cut || m.body.size >= limit
+	return x.gone || m.cut || m.body.size >= m.limit.bytes
+}
+
+// isGone tells whether the ring holds it no more.
+func (x *exchange) isGone() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.gone
 }
 
 // miss counts bytes of a body that were not seen.
@@ -203,6 +237,7 @@ func (x *exchange) miss(dir direction, n int64) {
 	defer x.mu.Unlock()
 	m := x.half(dir)
 	m.size += n
+	m.missed = m.missed || (!m.cut && m.body.size < m.limit.bytes)
 	m.cut = true
 }
 

@@ -177,7 +177,7 @@ func harBody(m *message) harContent {
 	}
 	c.Size = len(body)
 	if cut {
-		c.Comment = "only the beginning was kept"
+		c.Comment = onlyBeginning(m)
 	}
 	if utf8.Valid(body) {
 		c.Text = string(body)

@@ -179,7 +179,7 @@ func (c *h2Conn) body(dir direction, id uint32, p []byte, at time.Time) {
 	if s == nil {
 		return
 	}
-	s.exchange.capture(dir, p, c.session.chunk, 0, c.session.insp.cfg.BodyLimit)
+	s.exchange.capture(dir, p, c.session.chunk, 0)
 	if sink := s.sinks[dir]; sink != nil {
 		sink.write(p, at)
 	}

@@ -20,7 +20,8 @@ type Config struct {
 	MaxBytes int64
 	// MaxExchanges bounds how many exchanges are kept. 5000.
 	MaxExchanges int
-	// BodyLimit is how many bytes of each body are kept. 256 KiB.
+	// BodyLimit is how many bytes of each body are kept. 256 KiB. While so much
+	// comes that MaxBytes would be turned over within 2 s, it is 16 KiB at most.
 	BodyLimit int
 	// HeadLimit is how long a request's or an answer's head may be. A longer
 	// one passes, but cannot be shown. 64 KiB.
@@ -121,7 +122,7 @@ func New(cfg Config) *Inspector {
 		slots:    make(chan struct{}, maxReplays),
 		released: make(chan struct{}),
 	}
-	i.ring = newRing(cfg.MaxBytes-i.queueMax, cfg.MaxExchanges)
+	i.ring = newRing(cfg.MaxBytes-i.queueMax, cfg.MaxExchanges, cfg.BodyLimit)
 	i.life, i.endLife = context.WithCancel(context.Background())
 	return i
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func heap() int64 {
@@ -125,7 +126,7 @@ func TestMemory(t *testing.T) {
 // TestRing: bounds hold after each step, what is kept is the newest, and what
 // was evicted never comes back.
 func TestRing(t *testing.T) {
-	r := newRing(20*exchangeOverhead, 15)
+	r := newRing(20*exchangeOverhead, 15, 1<<20)
 	rnd := rand.New(rand.NewPCG(3, 4))
 	var all []*exchange
 	for n := range uint64(2000) {
@@ -137,7 +138,7 @@ func TestRing(t *testing.T) {
 			x.request.body.add(make([]byte, rnd.IntN(400)), nil, 0)
 		}
 		wasGone := x.gone
-		if kept := r.update(x); kept == x.gone || (wasGone && kept) {
+		if kept := r.update(x, time.Time{}); kept == x.gone || (wasGone && kept) {
 			t.Fatalf("step %d: kept %v, gone %v, before %v", n, kept, x.gone, wasGone)
 		}
 		sum := int64(0)

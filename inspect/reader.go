@@ -302,7 +302,7 @@ func (s *session) body(r *reader, p []byte, at time.Time) {
 	if r.phase == inBody {
 		expect = r.left
 	}
-	r.exchange.capture(r.dir, p, s.chunk, expect, s.insp.cfg.BodyLimit)
+	r.exchange.capture(r.dir, p, s.chunk, expect)
 	if r.sink != nil {
 		r.sink.write(p, at)
 	}

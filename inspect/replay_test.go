@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -91,7 +92,7 @@ func TestReplayRefused(t *testing.T) {
 		t.Errorf("under way: %v", err)
 	}
 	say(req("12345"), ans(ok))
-	if _, err := i.Replay(t.Context(), newest(), Changes{}); err != ErrNotWhole {
+	if _, err := i.Replay(t.Context(), newest(), Changes{}); !errors.Is(err, ErrNotWhole) {
 		t.Errorf("cut: %v", err)
 	}
 	whole := []byte("12345")

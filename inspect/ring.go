@@ -1,12 +1,16 @@
 package inspect
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // ring holds exchanges, oldest first, within bounds of bytes and number. The
 // oldest go when a bound is passed, also one that is still under way.
 type ring struct {
 	mostBytes int64
 	most      int
+	rush      rush
 
 	mu    sync.Mutex // guards what follows; taken before exchange.mu
 	list  []*exchange
@@ -14,20 +18,25 @@ type ring struct {
 	bytes int64
 }
 
-func newRing(bytes int64, most int) *ring {
-	return &ring{mostBytes: bytes, most: most, byID: map[uint64]*exchange{}}
+func newRing(bytes int64, most, bodyLimit int) *ring {
+	return &ring{mostBytes: bytes, most: most, rush: rush{full: bytes, most: bodyLimit}, byID: map[uint64]*exchange{}}
 }
 
-// update counts what an exchange holds by now, and takes it in if it is new.
-// It reports whether the exchange is kept.
-func (r *ring) update(x *exchange) bool {
+// update counts what an exchange holds by now, and takes it in if it is new. at is
+// when the last of it came. It reports whether the exchange is kept.
+func (r *ring) update(x *exchange, at time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x.mu.Lock()
 	size, gone := x.memory(), x.gone
+	spared := x.request.spared(r.rush.most) + x.response.spared(r.rush.most)
 	x.mu.Unlock()
 	if gone {
 		return false
+	}
+	if came := size + spared - x.noted; came > 0 {
+		x.noted += came
+		r.rush.note(came, at)
 	}
 	if x.charged == 0 {
 		r.list = append(r.list, x)

@@ -23,11 +23,12 @@ type session struct {
 	chunk   *chunk      // that is parsed; nil where bytes are fed that lie elsewhere
 	pending []*exchange // without a whole answer head, oldest first
 	touched []*exchange
-	lost    bool   // bytes are missing; requests are waited for to begin anew
-	dead    bool   // nothing is read any more
-	ended   bool   // ends.closed was seen
-	preset  uint64 // sequence number for the first exchange, of a replay
-	replays uint64 // the exchange that is replayed
+	now     time.Time // when what was parsed last had passed
+	lost    bool      // bytes are missing; requests are waited for to begin anew
+	dead    bool      // nothing is read any more
+	ended   bool      // ends.closed was seen
+	preset  uint64    // sequence number for the first exchange, of a replay
+	replays uint64    // the exchange that is replayed
 }
 
 func (i *Inspector) newSession(m Meta, redial Redial) *session {
@@ -72,6 +73,7 @@ func (s *session) parse(c *chunk) {
 		close(c.mark)
 	case s.dead:
 	case c.data != nil:
+		s.now = c.at
 		if s.lost {
 			s.resume(c.dir, c.data)
 		}
@@ -79,6 +81,7 @@ func (s *session) parse(c *chunk) {
 		s.feed(c.dir, c.data, c.at)
 		s.chunk = nil
 	default:
+		s.now = c.at
 		for dir, n := range c.gap {
 			if n > 0 {
 				s.skip(direction(dir), n, c.at)
@@ -99,7 +102,7 @@ func (s *session) feed(dir direction, p []byte, at time.Time) {
 
 // unwant tells the queue up to where no bytes are needed.
 func (s *session) unwant(r *reader) {
-	if r.phase == inFrames && r.exchange.full(r.dir, math.MaxInt) {
+	if r.phase == inFrames && r.exchange.isGone() {
 		r.phase, r.frames = inRaw, nil // nobody can look at it any more
 	}
 	var n int64
@@ -113,7 +116,7 @@ func (s *session) unwant(r *reader) {
 	default:
 		return
 	}
-	if r.phase != inRaw && (r.sink != nil || !r.exchange.full(r.dir, s.insp.cfg.BodyLimit)) {
+	if r.phase != inRaw && (r.sink != nil || !r.exchange.full(r.dir)) {
 		return
 	}
 	s.unwanted[r.dir].Store(r.offset + n)
@@ -248,6 +251,11 @@ func (s *session) newExchange(at time.Time) *exchange {
 		x.sequence = s.insp.nextID()
 	}
 	x.request.began = at
+	x.request.limit = s.insp.ring.rush.limit(at)
+	if s.replays != 0 { // somebody waits to look at it
+		x.request.limit = bodyLimit{bytes: s.insp.cfg.BodyLimit}
+	}
+	x.response.limit = x.request.limit
 	return x
 }
 
@@ -276,7 +284,7 @@ func (s *session) flush() {
 	for i, x := range s.touched {
 		x.touched = false
 		s.touched[i] = nil
-		if s.insp.ring.update(x) {
+		if s.insp.ring.update(x, s.now) {
 			s.insp.watchers.changed(x.sequence)
 		}
 	}

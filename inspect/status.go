@@ -46,12 +46,16 @@ type Usage struct {
 	Bytes     int64     `json:"bytes"`     // kept
 	MaxBytes  int64     `json:"max_bytes"`
 	Queued    int64     `json:"queued_bytes"` // waiting to be parsed
-	BodyLimit int       `json:"body_limit"`
+	// BodyLimit is how many bytes are kept of each body of what begins now. Rush tells that
+	// it is lower than usual, because so much comes that nothing is kept for long.
+	BodyLimit int  `json:"body_limit"`
+	Rush      bool `json:"rush"`
 }
 
 // Usage returns what the inspector takes by now.
 func (i *Inspector) Usage() Usage {
-	u := Usage{Started: i.started, MaxBytes: i.cfg.MaxBytes, Queued: i.queued.Load(), BodyLimit: i.cfg.BodyLimit}
+	limit := i.ring.rush.limit(time.Now())
+	u := Usage{Started: i.started, MaxBytes: i.cfg.MaxBytes, Queued: i.queued.Load(), BodyLimit: limit.bytes, Rush: limit.rush}
 	u.Exchanges, u.Bytes = i.ring.stats()
 	return u
 }

@@ -116,6 +116,7 @@ func (s *server) one(w http.ResponseWriter, r *http.Request) {
 type storedBody struct {
 	bytes     []byte
 	cut       bool
+	cutWhy    string
 	mediaType string
 	encoding  string
 }
@@ -139,13 +140,14 @@ func (x *exchange) storedBody(dir direction) storedBody {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	m := x.half(dir)
-	return storedBody{m.body.bytes(), m.cut || !m.done, m.fields.find("Content-Type"), m.fields.find("Content-Encoding")}
+	return storedBody{m.body.bytes(), m.cut || !m.done, m.cutWhy(), m.fields.find("Content-Type"), m.fields.find("Content-Encoding")}
 }
 
 // Headers of bodies, whose bytes may be anything.
 const (
 	decodedHeader = "Wgexpose-Decoded" // the coding that was undone
 	cutHeader     = "Wgexpose-Cut"     // 1: there was more
+	cutWhyHeader  = "Wgexpose-Cut-Why" // why that is not kept
 	noteHeader    = "Wgexpose-Note"    // why it could not be decoded
 )
 
@@ -170,6 +172,9 @@ func (s *server) bodyOf(w http.ResponseWriter, r *http.Request) {
 	}
 	if cut {
 		h.Set(cutHeader, "1")
+	}
+	if b.cutWhy != "" {
+		h.Set(cutWhyHeader, b.cutWhy)
 	}
 	h.Set("Content-Type", "application/octet-stream")
 	media, _, _ := strings.Cut(b.mediaType, ";")

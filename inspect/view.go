@@ -40,6 +40,7 @@ type Half struct {
 	Size     int64   `json:"size"` // of the body, as sent
 	Kept     int     `json:"kept"` // bytes of it that are here
 	Cut      bool    `json:"cut"`
+	CutWhy   string  `json:"cut_why,omitempty"` // why the rest of it is not, in words
 	Done     bool    `json:"done"`
 	Encoding string  `json:"encoding,omitempty"` // Content-Encoding
 	Type     string  `json:"content_type,omitempty"`
@@ -163,9 +164,18 @@ func (x *exchange) timing() Timing {
 func (i *Inspector) half(m *message) Half {
 	return Half{
 		Proto: m.proto, Headers: i.shown(m.fields), Trailers: i.shown(m.trailers),
-		Size: m.size, Kept: m.body.size, Cut: m.cut, Done: m.done,
+		Size: m.size, Kept: m.body.size, Cut: m.cut, CutWhy: m.cutWhy(), Done: m.done,
 		Encoding: m.fields.find("Content-Encoding"), Type: m.fields.find("Content-Type"), Messages: m.messages,
 	}
+}
+
+// onlyBeginning says that a body was cut, and why.
+func onlyBeginning(m *message) string {
+	const what = "only the beginning of the body was kept"
+	if why := m.cutWhy(); why != "" {
+		return what + ": " + why
+	}
+	return what
 }
 
 // raw is a message as it was on the wire, with secrets masked and without

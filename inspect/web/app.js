@@ -289,7 +289,7 @@ async function edit() {
   $('e-body').value = b.text ?? '';
   $('e-body').disabled = b.text === null;
   $('e-note').textContent = b.text === null ? `This body is binary, ${bytes(x.request.size)}; it is sent as it was.`
-    : x.request.cut ? `Only the first ${bytes(x.request.kept)} of ${bytes(x.request.size)} were kept; what stands here is sent.`
+    : x.request.cut ? `Only the first ${bytes(x.request.kept)} of ${bytes(x.request.size)} were kept${x.request.cut_why ? ` (${x.request.cut_why})` : ''}; what stands here is sent.`
       : b.decoded ? `This is the body decoded from ${b.decoded}. Changed, it is sent without that encoding.` : '';
   editing = { x, body: $('e-body').value, headers: $('e-headers').value };
   $('editor').showModal();

@@ -58,7 +58,7 @@ function bodyBlock(x, side, bodies) {
     if (m.content_type) told.push(m.content_type);
     if (m.grpc_messages) told.push(`${m.grpc_messages} gRPC message${m.grpc_messages === 1 ? '' : 's'}`);
     if (!m.done && x.state !== 'failed') told.push('under way');
-    if (b.cut && m.done) told.push(`the first ${bytes(m.kept)} are kept`);
+    if (b.cut && m.done) told.push(`the first ${bytes(m.kept)} are kept${m.cut_why ? `: ${m.cut_why}` : ''}`);
     if (b.note) told.push(b.note);
     about.textContent = told.join(' · ');
     const ways = waysOf(x, side, m, b);
@@ -154,7 +154,7 @@ async function parts(x, side) {
     return h('tr', {}, h('th', { scope: 'row' }, p.name || '(no name)', p.file ? h('div', { class: 'dim' }, p.file) : null),
       h('td', {}, h('div', { class: 'dim' }, [type, bytes(p.size), p.cut && 'cut'].filter(Boolean).join(' · ')),
         p.text !== undefined ? p.text.slice(0, 4000) : p.data ? h('span', { class: 'dim' }, 'binary') : ''));
-  }))), cut ? h('p', { class: 'note' }, 'Only the beginning of this body was kept.') : null);
+  }))), cut ? h('p', { class: 'note' }, `Only the beginning of this body was kept${x[side].cut_why ? `: ${x[side].cut_why}` : ''}.`) : null);
 }
 
 function hex(data) {
@@ -256,7 +256,7 @@ export function statusPage(s) {
     h('section', { class: 'card' }, h('h2', {}, 'Inspector'), h('dl', { class: 'facts-list' },
       Object.entries({
         Agent: s.agent, Version: s.version, Since: new Date(u.started).toLocaleString(), 'Requests kept': u.exchanges,
-        Memory: `${bytes(u.bytes)} of at most ${bytes(u.max_bytes)}; the oldest go first`, 'Of each body': `the first ${bytes(u.body_limit)}`,
+        Memory: `${bytes(u.bytes)} of at most ${bytes(u.max_bytes)}; the oldest go first`, 'Of each body': `the first ${bytes(u.body_limit)}${u.rush ? ', while so much comes that nothing is kept for long' : ''}`,
       }).map(([k, v]) => [h('dt', {}, k), h('dd', {}, String(v || '–'))])),
     h('p', {}, h('a', { href: 'api/v1/openapi.json' }, 'API description (OpenAPI)'))));
 }
