@@ -32,6 +32,18 @@ type Status struct {
 	Visits    []Visit        `json:"visits,omitempty"` // of a Watch alone: those that are new or have changed
 }
 
+// Err is what keeps the next command from starting, or nil: a *control.Error for an
+// agent that was revoked.
+func (s Status) Err() error {
+	switch {
+	case s.Revoked != "":
+		return edgesState{Revoked: s.Revoked}.refusal()
+	case s.Problem != "":
+		return errors.New(s.Problem)
+	}
+	return nil
+}
+
 // LinkStatus is how one link is.
 type LinkStatus struct {
 	Edge      string    `json:"edge"`

@@ -28,7 +28,11 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show this agent, its links and its tunnels",
 		Long: `Show which edge this agent has joined, and while something is shared, how its links
-and tunnels are and where its requests are shown.`,
+and tunnels are and where its requests are shown.
+
+The exit code is 3 when the edge has revoked this agent, and 1 when something else keeps
+the next command from starting. It is 0 when nothing is shared, and when a link or a
+tunnel is down: --json tells.`,
 		Example: `  wgexpose status
   wgexpose status --json`,
 		Args: cobra.NoArgs,
@@ -48,9 +52,14 @@ and tunnels are and where its requests are shown.`,
 				return err
 			}
 			if asJSON {
-				return a.printJSON(status)
+				err = a.printJSON(status)
+			} else {
+				err = a.printStatus(status, time.Now())
 			}
-			return a.printStatus(status, time.Now())
+			if err != nil {
+				return err
+			}
+			return status.Err()
 		},
 	}
 	configs.AgentFlags(cmd.Flags())
@@ -62,14 +71,8 @@ func (a *app) printStatus(s agent.Status, now time.Time) error {
 	if _, err := fmt.Fprintf(a.stdout, "agent %s at %s\n", printable(s.Agent), printable(s.Domain)); err != nil {
 		return err
 	}
-	if s.Revoked != "" {
-		_, err := fmt.Fprintln(a.stdout, printable(s.Revoked))
-		return err
-	}
-	if s.Problem != "" {
-		if _, err := fmt.Fprintln(a.stdout, "problem: "+printable(s.Problem)); err != nil {
-			return err
-		}
+	if s.Err() != nil && !s.Running {
+		return nil // which says why
 	}
 	if !s.Running {
 		_, err := fmt.Fprintln(a.stdout, "not running: nothing is shared (wgexpose http, tcp or up)")
