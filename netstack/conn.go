@@ -84,6 +84,8 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 		if terr := ep.SetSockOpt(&cc); terr != nil {
 			s.link.logger.Debug("a connection keeps its congestion control", "err", translate(terr))
 		}
+	} else if ep, ok := ep.(*tcp.Endpoint); ok {
+		s.seat.take(ep)
 	}
 	// With the notice, which ends gVisor's own tuning of the size.
 	ep.SocketOptions().SetSendBufferSize(int64(c.room.size), true)

@@ -18,10 +18,10 @@ const (
 	// A path whose round trip takes less than near is one machine or a LAN.
 	near = 5 * time.Millisecond
 
-	// nearControl is the congestion control on such paths. gVisor's CUBIC leaves
-	// slow start by HyStart when a round trip takes longer than the one before,
-	// and there it does whenever a goroutine waits for a processor: at 55
-	// packets was seen. From there CUBIC takes seconds to grow.
+	// nearControl is the congestion control on such paths. CUBIC behind HyStart
+	// leaves slow start when a round trip takes longer than the one before, and
+	// there it does whenever a goroutine waits for a processor: at 55 packets
+	// was seen, of gVisor's.
 	nearControl = "reno"
 
 	// muchLonger, and twice the round trip, is what a handshake must take to

@@ -103,7 +103,8 @@ type Stack struct {
 	link    *link
 	peers   peers
 	opened  time.Time
-	segment int // payload of the largest segment, in bytes
+	segment int  // payload of the largest segment, in bytes
+	seat    seat // of a connection's congestion control
 
 	forwardOnce sync.Once
 	closeOnce   sync.Once
@@ -139,6 +140,7 @@ func Open(cfg Config) (*Stack, error) {
 		}),
 	}
 	s.segment = s.link.largest()
+	s.seat = findSeat()
 	s.link.timeouts = s.stack.Stats().TCP.Timeouts
 	s.link.queue.acks.clock = s.stack.Clock()
 	if err := s.setUp(cfg); err != nil {
@@ -151,8 +153,7 @@ func Open(cfg Config) (*Stack, error) {
 // setUp configures the protocols and adds the link.
 func (s *Stack) setUp(cfg Config) error {
 	sack := tcpip.TCPSACKEnabled(true)
-	// gVisor's CUBIC does not grow a window for some seconds after HyStart has
-	// ended slow start; see docs/performance.md.
+	// Until a connection is open and has its own.
 	congestion := tcpip.CongestionControlOption("cubic")
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(cfg.TimeWait)

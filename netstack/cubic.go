@@ -1,0 +1,157 @@
+package netstack
+
+import (
+	"math"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// CUBIC's constants, RFC 9438, sections 4.1, 4.3 and 4.6.
+const (
+	cubicScale    = 0.4 // C, packets/s³
+	cubicDecrease = 0.7 // β: what a loss leaves of the window
+	cubicAdditive = 3 * (1 - cubicDecrease) / (1 + cubicDecrease)
+	leastWindow   = 2 // packets
+)
+
+// cubic is the congestion control of one connection: CUBIC as RFC 9438 has it, behind
+// a slowStart. It decides on the congestion window and the slow start threshold of a
+// sender; what was lost, and what is sent again, gVisor finds out. Windows are in
+// packets, as they are there. The endpoint's lock guards all of it. Its exported methods
+// are gVisor's congestionControl (transport/tcp/snd.go).
+type cubic struct {
+	sender *tcp.TCPSenderState
+	round  round
+	start  slowStart
+	seen   int // sender.SndCwnd, as it was left here
+
+	most  float64             // W_max: the window when the last loss cut it, or a little less; 0: unknown
+	prior float64             // cwnd_prior: that window; 0: unknown
+	epoch tcpip.MonotonicTime // when this congestion avoidance began; zero: it has yet to
+	rise  float64             // K: seconds from there until the window is at the plateau
+	level float64             // the plateau
+	reno  float64             // W_est: the window that Reno would have
+	part  float64             // of a packet, that the window has beyond sender.SndCwnd
+
+	cut     bool         // a loss has cut the window,
+	recover seqnum.Value // and what was sent up to here belongs to it
+}
+
+func newCubic(sender *tcp.TCPSenderState) *cubic {
+	c := &cubic{sender: sender}
+	c.round.begin(sender)
+	return c
+}
+
+// Update takes in an acknowledgment of so many packets that came at now; rtt is how
+// long it took, and negative if that is not known. In a recovery there are none.
+func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
+	s := c.sender
+	acked = max(acked, 0)
+	began := c.round.acknowledged(s, acked, rtt)
+	avoids := s.SndCwnd >= s.Ssthresh
+	// gVisor sets the window back after a rest. And while it is not what bounds the
+	// sender, nothing is learned about it (RFC 9438, section 5.8).
+	if limited := c.round.limited(s); !avoids || !limited || s.SndCwnd != c.seen {
+		c.epoch, c.part = tcpip.MonotonicTime{}, 0
+		if !limited {
+			c.seen = s.SndCwnd
+			return
+		}
+	}
+	if avoids {
+		c.avoid(acked, now)
+	} else {
+		s.SndCwnd = min(s.SndCwnd+c.start.grow(acked, began, &c.round, now), s.Ssthresh)
+		if c.start.over(s.SndCwnd, &c.round) {
+			s.Ssthresh = s.SndCwnd
+			c.start = slowStart{}
+		}
+	}
+	c.seen = s.SndCwnd
+}
+
+// avoid is congestion avoidance, RFC 9438, sections 4.2 to 4.5.
+func (c *cubic) avoid(acked int, now tcpip.MonotonicTime) {
+	s := c.sender
+	if c.epoch == (tcpip.MonotonicTime{}) {
+		c.begin(now)
+	}
+	cwnd := float64(s.SndCwnd) + c.part
+	t := now.Sub(c.epoch).Seconds()
+	target := min(max(c.at(t+c.round.rtt().Seconds()), cwnd), 1.5*cwnd)
+	additive := cubicAdditive
+	if c.reno >= c.prior {
+		additive = 1
+	}
+	c.reno += additive * float64(acked) / cwnd
+	grown := cwnd + float64(acked)*(target-cwnd)/cwnd
+	if c.at(t) < c.reno {
+		grown = max(cwnd, c.reno)
+	}
+	s.SndCwnd = int(grown)
+	// A window of forty packets grows by a hundredth with each acknowledgment.
+	c.part = grown - float64(s.SndCwnd)
+}
+
+// begin begins an epoch with the present window, RFC 9438, sections 4.2, 4.8 and 4.10.
+func (c *cubic) begin(now tcpip.MonotonicTime) {
+	cwnd := float64(c.sender.SndCwnd)
+	c.epoch, c.reno = now, cwnd
+	c.rise, c.level = 0, cwnd
+	if cwnd < c.most {
+		c.rise, c.level = math.Cbrt((c.most-cwnd)/cubicScale), c.most
+	}
+}
+
+// at is W_cubic, the window t seconds after the epoch began.
+func (c *cubic) at(t float64) float64 {
+	t -= c.rise
+	return cubicScale*t*t*t + c.level
+}
+
+// HandleLossDetected takes in that packets were lost. A recovery follows, which leaves
+// a window of the threshold.
+func (c *cubic) HandleLossDetected() { c.reduce() }
+
+// HandleRTOExpired takes in that nothing was heard for so long that all counts as lost.
+// Everything begins again with one packet.
+func (c *cubic) HandleRTOExpired() {
+	if c.reduce() {
+		// What the window was tells nothing any more: RFC 9438, section 4.8.
+		c.most, c.prior = 0, 0
+	}
+	c.sender.SndCwnd = 1
+}
+
+// PostRecovery takes in that a recovery has ended.
+func (c *cubic) PostRecovery() {}
+
+// reduce sets the threshold for a loss (RFC 9438, sections 4.6 and 4.7), and reports
+// whether it was another one than the last: packets that were sent before that was
+// known, their repetition too, belong to it (RFC 6582, section 3.2).
+func (c *cubic) reduce() bool {
+	s := c.sender
+	if c.cut && !c.recover.LessThan(s.SndUna) {
+		return false
+	}
+	c.cut, c.recover = true, s.SndNxt-1
+	c.start = slowStart{}
+	if s.SndCwnd < s.Ssthresh {
+		// In the round trip since the lost packet left, the window has doubled.
+		s.Ssthresh = max(s.SndCwnd/2, leastWindow)
+		c.most, c.prior = 0, 0
+		return true
+	}
+	cwnd := float64(s.SndCwnd) + c.part
+	c.prior = cwnd
+	if cwnd < c.most {
+		cwnd *= (1 + cubicDecrease) / 2 // fast convergence: others came
+	}
+	c.most = cwnd
+	s.Ssthresh = max(int(c.prior*cubicDecrease), leastWindow)
+	return true
+}

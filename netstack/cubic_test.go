@@ -1,0 +1,276 @@
+package netstack
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/seqnum"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// course is a path in computed time, with a sender on it that always has something to
+// send: packets of one byte of sequence, a rate, a queue, losses, and acknowledgments of
+// several packets each. What is lost counts as repeated, and as received, with the first
+// acknowledgment of what was sent after the loss was seen.
+type course struct {
+	rate  float64 // packets/s
+	rtt   time.Duration
+	queue int // packets
+	loss  float64
+	each  int // packets that an acknowledgment is for
+
+	s       tcp.TCPSenderState
+	c       *cubic
+	random  *rand.Rand
+	now     time.Duration
+	free    time.Duration // when the queue is empty
+	flights []flight
+	dropped int
+	recover seqnum.Value // of a recovery
+	sum     float64      // of the window times seconds
+}
+
+type flight struct {
+	seq     seqnum.Value
+	sent    time.Duration
+	arrives time.Duration // at the sender, as an acknowledgment
+	lost    bool
+}
+
+func newCourse(rate float64, rtt time.Duration, queue, each int) *course {
+	p := &course{rate: rate, rtt: rtt, queue: queue, each: each, random: rand.New(rand.NewPCG(1, 2))}
+	p.s = tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh}
+	p.c = newCubic(&p.s)
+	return p
+}
+
+// holds is how many packets are under way when the path is full and its queue empty.
+func (p *course) holds() float64 { return p.rate * p.rtt.Seconds() }
+
+func (p *course) send() {
+	for p.s.Outstanding < p.s.SndCwnd {
+		f := flight{seq: p.s.SndNxt, sent: p.now}
+		waits := max(p.free-p.now, 0)
+		full := waits.Seconds()*p.rate >= float64(p.queue)
+		f.lost = full || p.random.Float64() < p.loss
+		if full {
+			p.dropped++
+		} else {
+			waits += time.Duration(float64(time.Second) / p.rate)
+			p.free = p.now + waits
+		}
+		f.arrives = p.now + waits + p.rtt
+		p.flights = append(p.flights, f)
+		p.s.SndNxt++
+		p.s.Outstanding++
+	}
+}
+
+// run lets time pass until a condition holds or that much has passed.
+func (p *course) run(d time.Duration, until func() bool) {
+	end := p.now + d
+	for p.now < end && !until() {
+		p.send()
+		n := min(p.each, len(p.flights))
+		last := p.flights[n-1]
+		p.sum += float64(p.s.SndCwnd) * (last.arrives - p.now).Seconds()
+		p.now = last.arrives
+		lost := false
+		for _, f := range p.flights[:n] {
+			lost = lost || f.lost
+		}
+		p.flights = p.flights[n:]
+		p.s.Outstanding -= n
+		switch recovering := p.s.FastRecovery.Active; {
+		case recovering && !last.seq.LessThan(p.recover):
+			p.s.FastRecovery.Active = false
+			p.s.SndUna, p.s.SndCwnd = last.seq+1, p.s.Ssthresh
+			p.c.PostRecovery()
+		case recovering:
+		case lost:
+			p.c.HandleLossDetected()
+			p.s.FastRecovery.Active = true
+			p.s.SndCwnd = p.s.Ssthresh
+			p.recover = p.s.SndNxt
+		default:
+			p.s.SndUna = last.seq + 1
+			p.c.Update(n, last.arrives-last.sent, boot.Add(p.now))
+		}
+	}
+}
+
+func never() bool { return false }
+
+// boot is a time on gVisor's clock; zero stands for none there.
+var boot = tcpip.MonotonicTime{}.Add(time.Hour)
+
+func (p *course) slowStartIsOver() bool { return p.s.SndCwnd >= p.s.Ssthresh }
+
+// Slow start ends when the path is full, by the rate of the acknowledgments, and before the
+// queue is. It sends twice as fast as the path takes, so that half of a window waits. Where
+// acknowledgments are too far apart to tell a rate, the delay is what there is.
+func TestSlowStartEndsWhereThePathIsFull(t *testing.T) {
+	for _, rtt := range []time.Duration{10 * time.Millisecond, 40 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
+		for _, mbits := range []float64{50, 200, 1000} {
+			for _, each := range []int{1, 2, 20} {
+				rate := mbits * 1e6 / 8 / 1400
+				if float64(each)/rate > (rtt / 8).Seconds() {
+					continue
+				}
+				p := newCourse(rate, rtt, int(rate*rtt.Seconds()*0.6)+2*each, each)
+				t.Run(fmt.Sprintf("%v, %v Mbit/s, %d at once", rtt, mbits, each), func(t *testing.T) {
+					p.run(time.Minute, p.slowStartIsOver)
+					if full := float64(p.s.SndCwnd) / p.holds(); full < 0.9 || full > 1.4 {
+						t.Errorf("slow start ended at %d packets, %.2f of the path's %.0f, after %v", p.s.SndCwnd, full, p.holds(), p.now)
+					}
+					if p.dropped > 0 {
+						t.Errorf("%d packets found the queue full", p.dropped)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A delay that grows ends slow start even if acknowledgments are too far apart to tell a
+// rate; one that was noise does not.
+func TestSlowStartAndDelay(t *testing.T) {
+	const window = 1000
+	r := round{before: 40 * time.Millisecond}
+	var h slowStart
+	late := func(rtt time.Duration, began bool) int {
+		r.samples, r.least = delaySamples, rtt
+		return h.grow(8, began, &r, boot)
+	}
+	if n := late(44*time.Millisecond, true); n != 8 {
+		t.Errorf("4 ms more: the window grows by %d, want 8", n)
+	}
+	if n := late(45*time.Millisecond, false); n != 2 {
+		t.Errorf("5 ms more, an eighth: the window grows by %d, want a quarter of 8", n)
+	}
+	if n := late(43*time.Millisecond, true); n != 8 || h.over(window, &r) {
+		t.Errorf("less again: the window grows by %d, want 8", n)
+	}
+	late(45*time.Millisecond, false)
+	for i := range slowRounds {
+		if h.over(window, &r) {
+			t.Fatalf("over after %d rounds", i)
+		}
+		late(50*time.Millisecond, true)
+	}
+	if !h.over(window, &r) {
+		t.Errorf("not over after %d rounds", slowRounds)
+	}
+}
+
+// With few packets under way CUBIC grows as Reno would, of which RFC 9438, section 5.1,
+// has the mean window.
+func TestRandomLosses(t *testing.T) {
+	p := newCourse(1e6, 40*time.Millisecond, 1e6, 2)
+	p.loss = 0.001
+	p.run(10*time.Second, never)
+	p.sum = 0
+	from := p.now
+	p.run(20*time.Minute, never)
+	mean := p.sum / (p.now - from).Seconds()
+	want := math.Sqrt(cubicAdditive * (1 + cubicDecrease) / (2 * (1 - cubicDecrease) * p.loss))
+	if mean < 0.9*want || mean > 1.4*want {
+		t.Errorf("mean window %.1f packets, want about %.1f or a little more", mean, want)
+	}
+}
+
+// After a loss the window is back where it was after K = ∛(W_max · 0.3 / 0.4) seconds,
+// most of it soon (RFC 9438, figure 2).
+func TestTheWindowComesBack(t *testing.T) {
+	const w = 4000
+	p := newCourse(1e6, 200*time.Millisecond, 1e6, 2)
+	p.s.SndCwnd, p.s.Ssthresh = w, w
+	p.run(time.Second, never)
+	before := float64(p.s.SndCwnd)
+	p.loss = 1
+	p.run(time.Minute, func() bool { return p.s.FastRecovery.Active })
+	p.loss = 0
+	p.run(time.Minute, func() bool { return !p.s.FastRecovery.Active })
+	if got := float64(p.s.SndCwnd) / before; got < 0.69 || got > 0.71 {
+		t.Errorf("a loss leaves %.2f of the window, want 0.7", got)
+	}
+	k := math.Cbrt(before * 0.3 / 0.4)
+	p.run(time.Duration(k/2*float64(time.Second)), never)
+	if got := float64(p.s.SndCwnd) / before; got < 0.94 || got > 0.98 {
+		t.Errorf("after K/2: %.3f of the window before, want 0.96", got)
+	}
+	p.run(time.Duration(k/2*float64(time.Second)), never)
+	if got := float64(p.s.SndCwnd) / before; got < 0.99 || got > 1.01 {
+		t.Errorf("after K: %.3f of the window before, want 1", got)
+	}
+	p.run(time.Duration(k/2*float64(time.Second)), never)
+	if got := float64(p.s.SndCwnd) / before; got < 1.03 {
+		t.Errorf("after 1.5 K: %.3f of the window before, want more", got)
+	}
+}
+
+// A flight of packets is one loss, also if its repetition is lost and the timer ends it.
+func TestOneDecreaseForALoss(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1000, SndNxt: 1100, Outstanding: 100}
+	c := newCubic(s)
+	c.HandleLossDetected()
+	if s.Ssthresh != 70 {
+		t.Errorf("threshold %d after a loss, want 70", s.Ssthresh)
+	}
+	s.SndCwnd = s.Ssthresh
+	for range 3 {
+		c.HandleRTOExpired()
+		if s.Ssthresh != 70 || s.SndCwnd != 1 {
+			t.Errorf("threshold %d, window %d after timeouts in its recovery, want 70 and 1", s.Ssthresh, s.SndCwnd)
+		}
+	}
+	s.SndUna, s.SndNxt, s.SndCwnd = 1100, 1180, 80
+	c.HandleRTOExpired()
+	if s.Ssthresh != 56 || s.SndCwnd != 1 || c.most != 0 {
+		t.Errorf("threshold %d, window %d, W_max %v after another loss, want 56, 1 and none", s.Ssthresh, s.SndCwnd, c.most)
+	}
+}
+
+// In slow start the window has doubled until the loss is seen.
+func TestLossInSlowStart(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: tcp.InitialSsthresh, SndNxt: 100, Outstanding: 100}
+	newCubic(s).HandleLossDetected()
+	if s.Ssthresh != 50 {
+		t.Errorf("threshold %d, want 50", s.Ssthresh)
+	}
+}
+
+// A window that is not used tells nothing of the path and does not grow, however long.
+func TestUnusedWindow(t *testing.T) {
+	for _, threshold := range []int{tcp.InitialSsthresh, 100} {
+		s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: threshold}
+		c := newCubic(s)
+		for i := range 1000 {
+			s.SndNxt += 20
+			s.SndUna += 20
+			c.Update(20, 40*time.Millisecond, boot.Add(time.Duration(i)*40*time.Millisecond))
+		}
+		if s.SndCwnd != 100 {
+			t.Errorf("20 packets a round trip, threshold %d: the window grew from 100 to %d", threshold, s.SndCwnd)
+		}
+	}
+}
+
+// gVisor sets the window back after a rest. What follows does not jump to where it would
+// be by now.
+func TestWindowAfterARest(t *testing.T) {
+	p := newCourse(1e5, 40*time.Millisecond, 1e5, 2)
+	p.s.SndCwnd, p.s.Ssthresh = 8, 8
+	p.run(5*time.Second, never)
+	p.now += time.Hour
+	p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
+	p.s.SndCwnd = tcp.InitialCwnd
+	p.run(200*time.Millisecond, never)
+	if p.s.SndCwnd > 2*tcp.InitialCwnd {
+		t.Errorf("%d packets five round trips after a rest", p.s.SndCwnd)
+	}
+}
