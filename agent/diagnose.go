@@ -33,7 +33,7 @@ const (
 
 // Check is one thing that was looked at on the way to the edges.
 type Check struct {
-	Check  string `json:"check"`            // state, agent, dns, proxy, tls, clock, udp, mtu, nat, buffers
+	Check  string `json:"check"`            // config (of who calls Diagnose), state, agent, dns, proxy, tls, clock, udp, mtu, nat, buffers
 	Target string `json:"target,omitempty"` // what it is about, where there are several
 	Result string `json:"result"`
 	Found  string `json:"found"`            // what is, or what is wrong

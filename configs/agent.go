@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 
@@ -106,6 +107,40 @@ func LoadAgent(flags *pflag.FlagSet) (Agent, error) {
 		return Agent{}, err
 	}
 	return m.agent()
+}
+
+// SalvageAgent is LoadAgent, without tunnels, for who goes on where files or variables have
+// mistakes: these come as problems, and what they are about is at its default. A mistake
+// in the flags is an *Error as ever.
+func SalvageAgent(flags *pflag.FlagSet) (Agent, []Problem, error) {
+	standard, err := standardFile(flags, AgentFile)
+	if err != nil {
+		return Agent{}, nil, err
+	}
+	var unreadable, wrong *Error
+	doc, err := readDocuments(flags, standard)
+	if err != nil && !errors.As(err, &unreadable) {
+		return Agent{}, nil, err
+	}
+	m, err := mergeDocument(flags, agentSettings(), doc, tunnelsKey)
+	if err != nil {
+		return Agent{}, nil, err
+	}
+	cfg, err := m.agent()
+	if err != nil && !errors.As(err, &wrong) {
+		return Agent{}, nil, err
+	}
+	var problems []Problem
+	for _, e := range []*Error{unreadable, wrong} {
+		if e != nil {
+			problems = append(problems, e.Problems...)
+		}
+	}
+	if slices.ContainsFunc(problems, func(p Problem) bool { return p.flag }) {
+		return Agent{}, nil, &Error{Problems: problems}
+	}
+	cfg.Tunnels = nil
+	return cfg, problems, nil
 }
 
 func (m *merged) agent() (Agent, error) {

@@ -1,7 +1,9 @@
 package configs
 
 import (
+	"errors"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -107,6 +109,43 @@ func TestTunnelOverTunnel(t *testing.T) {
 	_, files, err = load("tunnels:\n  ssh: {kind: http, url: ssh.example.com}\n  same: {url: same.example.com}\n")
 	if want := files[0] + ":8: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("no %q in:\n%v", want, err)
+	}
+}
+
+// TestSalvage: who goes on with mistakes in files and variables has what is right, and
+// defaults in place of the rest.
+func TestSalvage(t *testing.T) {
+	isolate(t)
+	good := write(t, "mtu: 1400\nlog_level: debug\n")
+	bad := write(t, "transport: pigeon\nlog_level: loud\nnope: 1\ntunnels:\n  a: {kind: http}\n  b: {kind: tcp, upstream: 22}\n")
+	gone := bad + ".gone"
+	t.Setenv("WGEXPOSE_PROXY", "gopher://x")
+	cfg, problems, err := SalvageAgent(flagSet(t, AgentFlags, "--config", good, "--config", gone, "--config", bad, "--web-addr", "127.0.0.1:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.MTU != 1400 || cfg.Transport != "auto" || cfg.Proxy != "" || cfg.LogLevel.String() != "WARN" || cfg.WebAddr != "127.0.0.1:1" || cfg.Tunnels != nil {
+		t.Errorf("got %+v", cfg)
+	}
+	for i, want := range []string{gone + ": the configuration cannot be read", bad + ":1: transport", bad + ":2: log_level", bad + ":3: nope", bad + ":5: tunnels.a.upstream", "WGEXPOSE_PROXY: "} {
+		if i >= len(problems) || !strings.HasPrefix(problems[i].String(), want) {
+			t.Errorf("problem %d is not %q in %v", i, want, problems)
+		}
+	}
+	if len(problems) != 6 {
+		t.Errorf("%d problems", len(problems))
+	}
+	t.Setenv("WGEXPOSE_PROXY", "")
+	if cfg, problems, err := SalvageAgent(flagSet(t, AgentFlags, "--config", write(t, "a: [\n"), "--mtu", "1300")); err != nil || len(problems) != 1 || cfg.MTU != 1300 || cfg.Transport != "auto" {
+		t.Errorf("what is no YAML: %+v, %v, %v", cfg, problems, err)
+	}
+	var wrong *Error
+	if _, _, err := SalvageAgent(flagSet(t, AgentFlags, "--config", bad, "--mtu", "7")); !errors.As(err, &wrong) || len(wrong.Problems) != 5 {
+		t.Errorf("a wrong flag: %v", err)
+	}
+	want, err := LoadAgent(flagSet(t, AgentFlags, "--config", good))
+	if cfg, problems, serr := SalvageAgent(flagSet(t, AgentFlags, "--config", good)); err != nil || serr != nil || len(problems) > 0 || !reflect.DeepEqual(cfg, want) {
+		t.Errorf("without a mistake: %+v, want %+v; %v, %v", cfg, want, problems, serr)
 	}
 }
 

@@ -60,22 +60,36 @@ type merged struct {
 // merge reads the file and puts flags, environment and defaults over it. more
 // names the keys of the file that are no settings, such as tunnels.
 func merge(flags *pflag.FlagSet, settings []setting, standard string, more ...string) (*merged, error) {
+	doc, err := readDocuments(flags, standard)
+	if err != nil {
+		return nil, err
+	}
+	return mergeDocument(flags, settings, doc, more...)
+}
+
+// readDocuments reads the files that the user named, or else the standard one, and puts
+// them over each other. With an error, which tells of the first that cannot be read, the
+// document has what the others say.
+func readDocuments(flags *pflag.FlagSet, standard string) (doc *document, err error) {
 	names, named := configFiles(flags)
 	if !named {
 		names = []string{standard}
 	}
-	doc, err := readDocument(names[0], named)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names[1:] {
-		next, err := readDocument(name, true)
-		if err != nil {
-			return nil, err
+	for i, name := range names {
+		next, bad := readDocument(name, named)
+		if bad != nil {
+			next = &document{name: name}
+			if err == nil {
+				err = bad
+			}
+		}
+		if i == 0 {
+			doc = next
+			continue
 		}
 		doc.over(next)
 	}
-	return mergeDocument(flags, settings, doc, more...)
+	return doc, err
 }
 
 func mergeDocument(flags *pflag.FlagSet, settings []setting, doc *document, more ...string) (*merged, error) {
@@ -170,13 +184,15 @@ func (m *merged) err() error {
 	return &Error{Problems: m.problems}
 }
 
-// take parses the value of a setting. A wrong value in the file is a problem
-// even where a flag overrules it: the next start may come without the flag.
+// take parses the value of a setting, and gives the default where it is wrong. A wrong
+// value in the file is a problem even where a flag overrules it: the next start may come
+// without the flag.
 func take[T any](m *merged, key string, parse func(string) (T, error)) T {
 	value := m.values.GetString(key)
 	out, err := parse(value)
 	if err != nil {
 		m.problem(key, err.Error())
+		out, _ = parse(m.settings[slices.IndexFunc(m.settings, func(s setting) bool { return s.key == key })].value)
 	}
 	if text, ok := m.inFile[key]; ok && text != value {
 		if _, err := parse(text); err != nil {

@@ -15,7 +15,7 @@ func (a *app) diagnoseCommand() *cobra.Command {
 		Use:   "diagnose",
 		Short: "Look at what is between this machine and its edge",
 		Long: `Look at what is between this machine and its edge, and say what is wrong and what
-to do: names, TLS and the proxy in front of it, the clock, UDP to each port of the
+to do: the config file, names, TLS and the proxy in front of it, the clock, UDP to each port of the
 edge, how large packets may be, address translation, and socket buffers.
 
 While another command shares something, UDP is left alone, since the agent's key
@@ -24,21 +24,12 @@ works in one place at a time, and that command's links are told instead.`,
   wgexpose diagnose --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := configs.LoadAgent(cmd.Flags())
+			cfg, mistakes, err := configs.SalvageAgent(cmd.Flags())
 			if err != nil {
 				return err
 			}
-			dir, err := joinedState(cfg.State)
-			if err != nil {
-				return err
-			}
-			ctx, stop := drainOnSignal(cmd.Context())
-			defer stop()
 			failed, all := 0, 0
-			err = agent.Diagnose(ctx, dir, agent.DiagnoseOptions{
-				Reach:  agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy, MTU: cfg.MTU},
-				Logger: a.logger(cfg.LogLevel, cfg.LogFormat),
-			}, func(c agent.Check) {
+			tell := func(c agent.Check) {
 				all++
 				if c.Result == agent.CheckFail {
 					failed++
@@ -48,7 +39,21 @@ works in one place at a time, and that command's links are told instead.`,
 					return
 				}
 				fmt.Fprintln(a.stdout, checkLine(c))
-			})
+			}
+			for _, p := range mistakes {
+				tell(agent.Check{Check: "config", Result: agent.CheckFail, Found: p.String(),
+					Advice: "correct it, and look again with \"wgexpose config check\": nothing can be shared before; what follows is without it"})
+			}
+			dir, err := joinedState(cfg.State)
+			if err != nil {
+				return err
+			}
+			ctx, stop := drainOnSignal(cmd.Context())
+			defer stop()
+			err = agent.Diagnose(ctx, dir, agent.DiagnoseOptions{
+				Reach:  agent.Reach{Transport: cfg.Transport, Proxy: cfg.Proxy, MTU: cfg.MTU},
+				Logger: a.logger(cfg.LogLevel, cfg.LogFormat),
+			}, tell)
 			if err != nil {
 				return err
 			}
