@@ -324,6 +324,30 @@ func TestPage(t *testing.T) {
 		b.Until(`document.querySelector('#status').hidden`)
 	})
 
+	step("a body that is cut", func(t *testing.T) {
+		rush := func(until time.Time) {
+			r := &i.ring.rush
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.until = until
+		}
+		rush(time.Now().Add(time.Hour))
+		do("POST", "/upload", strings.Repeat("a line of text\n", 3000), "Content-Type", "text/plain")
+		b.Until(`document.querySelector('.row').innerText.includes('/upload')`)
+		b.Click(".row")
+		b.Until(fmt.Sprintf(`document.querySelector('[data-side=request] h3')?.innerText.includes('the first 16 kB are kept: %s')`, rushWhy))
+		shoot("inspector-cut.png")
+		b.Eval(`document.activeElement.blur()`)
+		b.Key("e")
+		b.Until(fmt.Sprintf(`document.querySelector('#editor').open && document.querySelector('#e-note').innerText.includes(%q)`, rushWhy))
+		b.Click("#e-cancel")
+		b.Key("g")
+		b.Until(`document.querySelector('#status').innerText.includes('the first 16 kB, while so much comes')`)
+		b.Key("Escape")
+		b.Until(`document.querySelector('#status').hidden`)
+		rush(time.Time{})
+	})
+
 	step("phone", func(t *testing.T) {
 		b.Size(390, 844, "light")
 		b.Until(`document.documentElement.scrollWidth <= 390`)

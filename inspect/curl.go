@@ -41,7 +41,7 @@ func (i *Inspector) curl(x *exchange) string {
 		}
 	}
 	if x.request.cut {
-		note += "# " + onlyBeginning(&x.request) + "\n"
+		note += "# " + onlyBeginning(x.request.cutWhy()) + "\n"
 	}
 	switch {
 	case len(body) == 0:

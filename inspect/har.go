@@ -123,6 +123,8 @@ func (s *server) har(w http.ResponseWriter, r *http.Request) {
 }
 
 func (i *Inspector) harEntry(x *exchange) harEntry {
+	// Decoding takes its time, and whoever parses waits for the lock.
+	sent, content := harBody(x.storedBody(toUpstream)), harBody(x.storedBody(toVisitor))
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	timing := x.timing()
@@ -137,12 +139,11 @@ func (i *Inspector) harEntry(x *exchange) harEntry {
 		Response: harResponse{
 			Status: x.status, StatusText: x.reason, HTTPVersion: x.response.proto, Headers: response, Cookies: cookies(response, "Set-Cookie"),
 			RedirectURL: x.response.fields.find("Location"), HeadersSize: len(x.response.head), BodySize: x.response.size,
-			Content: harBody(&x.response),
+			Content: content,
 		},
 	}
 	if x.request.size > 0 && x.upgrade == "" { // after an upgrade come messages, and no body
-		c := harBody(&x.request)
-		e.Request.PostData = &harPost{MimeType: c.MimeType, Params: []harPair{}, Text: c.Text, Comment: strings.TrimSpace(c.Encoding + " " + c.Comment)}
+		e.Request.PostData = &harPost{MimeType: sent.MimeType, Params: []harPair{}, Text: sent.Text, Comment: strings.TrimSpace(sent.Encoding + " " + sent.Comment)}
 	}
 	for _, m := range x.log.list {
 		if x.kind == KindWebSocket {
@@ -169,15 +170,15 @@ func harFrame(m Message) harMessage {
 }
 
 // harBody is a body decoded, as text or in base64.
-func harBody(m *message) harContent {
-	c := harContent{MimeType: m.fields.find("Content-Type")}
-	body, cut := m.body.bytes(), m.cut
-	if decoded, short, err := decode(body, m.fields.find("Content-Encoding")); err == nil {
+func harBody(b storedBody) harContent {
+	c := harContent{MimeType: b.mediaType}
+	body, cut := b.bytes, b.cut
+	if decoded, short, err := decode(body, b.encoding); err == nil {
 		body, cut = decoded, cut || short
 	}
 	c.Size = len(body)
 	if cut {
-		c.Comment = onlyBeginning(m)
+		c.Comment = onlyBeginning(b.cutWhy)
 	}
 	if utf8.Valid(body) {
 		c.Text = string(body)

@@ -170,9 +170,9 @@ func (i *Inspector) half(m *message) Half {
 }
 
 // onlyBeginning says that a body was cut, and why.
-func onlyBeginning(m *message) string {
+func onlyBeginning(why string) string {
 	const what = "only the beginning of the body was kept"
-	if why := m.cutWhy(); why != "" {
+	if why != "" {
 		return what + ": " + why
 	}
 	return what
@@ -257,19 +257,15 @@ func (i *Inspector) contains(x *exchange, s *Summary, part string) bool {
 			return true
 		}
 	}
+	// Whoever parses waits for the lock, so what is long is searched without it.
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, m := range []*message{&x.request, &x.response} {
-		for _, f := range i.shown(m.fields) {
-			if containsFold(f.Name, part) || containsFold(f.Value, part) {
-				return true
-			}
-		}
-		if containsFold(string(m.body.bytes()), part) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(x.log.list, func(m Message) bool { return containsFold(m.Text, part) })
+	heads := slices.Concat(i.shown(x.request.fields), i.shown(x.response.fields))
+	bodies := [2][]byte{x.request.body.bytes(), x.response.body.bytes()}
+	messages := slices.Clone(x.log.list)
+	x.mu.Unlock()
+	return slices.ContainsFunc(heads, func(f Field) bool { return containsFold(f.Name, part) || containsFold(f.Value, part) }) ||
+		containsFold(string(bodies[0]), part) || containsFold(string(bodies[1]), part) ||
+		slices.ContainsFunc(messages, func(m Message) bool { return containsFold(m.Text, part) })
 }
 
 func sortOldestFirst(list []Summary) {
