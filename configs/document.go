@@ -61,7 +61,7 @@ func moveLines(n *yaml.Node, offset int) {
 // mergeMaps returns a map of what is in low, in its order, with the values of high
 // where high has the key, then of all else in high. depth tells for a key through
 // how many levels of maps its values are merged likewise; an empty value changes
-// nothing there.
+// nothing there. null, or ~, in high takes away what low says of the key.
 func mergeMaps(low, high *yaml.Node, depth func(key string) int) *yaml.Node {
 	if low == nil || high == nil {
 		if low == nil {
@@ -82,7 +82,11 @@ func mergeMaps(low, high *yaml.Node, depth func(key string) int) *yaml.Node {
 			continue // said twice, and overruled
 		}
 		name, before, v := high.Content[j], resolve(low.Content[i+1]), resolve(high.Content[j+1])
-		if n := depth(key.Value); n > 0 && isNull(v) {
+		n := depth(key.Value)
+		if saysNull(v) {
+			continue // taken away
+		}
+		if n > 0 && isNull(v) {
 			name, v = low.Content[i], before
 		} else if n > 0 && before.Kind == yaml.MappingNode && v.Kind == yaml.MappingNode {
 			v = mergeMaps(before, v, func(string) int { return n - 1 })
@@ -336,6 +340,9 @@ func resolve(n *yaml.Node) *yaml.Node {
 func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }
+
+// saysNull reports whether n says so, as an empty value does not.
+func saysNull(n *yaml.Node) bool { return isNull(n) && n.Value != "" }
 
 func describe(n *yaml.Node) string {
 	switch {

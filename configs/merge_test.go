@@ -91,7 +91,32 @@ func TestTunnelOverTunnel(t *testing.T) {
 		t.Errorf("ssh is %+v", ssh)
 	}
 
-	_, files, err := load("tunnels:\n  same:\n    url: same.example.com\n    uppstream: 1\n",
+	cfg, _, err = load("tunnels:\n  app: {url: ~, basic_auth: null}\n  same: ~\n  ssh:\n    port: Null\n", "mtu: 1400\n", "mtu: ~\ntunnels:\n  ssh: {port: 20024}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Tunnels) != 2 || cfg.MTU != 0 {
+		t.Fatalf("settings %+v", cfg)
+	}
+	if app, ssh := cfg.Tunnels[0], cfg.Tunnels[1]; app.URL != "" || app.BasicAuth != nil || app.Upstream != "http://127.0.0.1:8089" || ssh.Port != 20024 {
+		t.Errorf("app is %+v, ssh %+v", app, ssh)
+	}
+	if cfg, _, err := load("tunnels: ~\n"); err != nil || len(cfg.Tunnels) != 0 {
+		t.Errorf("all tunnels taken away: %+v, %v", cfg.Tunnels, err)
+	}
+	_, files, err := load("tunnels:\n  app: {compression: ~, uppstream: ~}\n  more: ~\nproxy: ~\n")
+	for _, want := range []string{
+		files[1] + ":2: tunnels.app.compression: has no value; give one or take the line out",
+		files[1] + ":2: tunnels.app.uppstream: unknown key",
+		files[1] + ":3: tunnels.more: must be a map of settings such as kind and upstream, and is empty",
+		files[1] + ":4: proxy: has no value",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+
+	_, files, err = load("tunnels:\n  same:\n    url: same.example.com\n    uppstream: 1\n",
 		"\ntunnels:\n  app:\n    upstream: 1:2:3\n    url: same.example.com\n  ssh: {kind: http, port: 1, port: 2}\n  other: {upstream: 1}\n  none:\n")
 	for _, want := range []string{
 		files[1] + ":4: tunnels.same.uppstream: unknown key",

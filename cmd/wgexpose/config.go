@@ -25,7 +25,7 @@ of an edge.
 
 The file is read from a standard place ("wgexpose config path") or named by --config,
 which can be repeated: later files win, key by key, also within a tunnel, and the
-tunnels of all of them count.
+tunnels of all of them count; "key: null" takes away what the files before say of the key.
 ${NAME} in a value stands for a variable of the environment.`,
 		Example: `  wgexpose config edit
   wgexpose config check --config wgexpose.yml --config more.yml
