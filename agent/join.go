@@ -194,7 +194,8 @@ func explainUnreached(ctx context.Context, err error) error {
 	}
 	var u *unreachableError
 	if errors.As(err, &u) && len(u.tried) > 0 {
-		return fmt.Errorf("%w. On the edge's machine, check that `wgexpose edge` runs and that its firewall lets this UDP port in; from a network that blocks UDP, try another one", err)
+		u.joining = true
+		return fmt.Errorf("%w. On the edge's machine, check that `wgexpose edge` runs, that `wgexpose edge invites` lists the invite as open and that the firewall lets this UDP port in; from a network that blocks UDP, try another one", err)
 	}
 	return err
 }

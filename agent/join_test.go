@@ -165,7 +165,7 @@ func TestJoinUnreachable(t *testing.T) {
 	defer silent.Close()
 	inv.Edges[0].Endpoints = []keys.Endpoint{{Kind: keys.EndpointUDP, Addr: silent.LocalAddr().String()}}
 	_, err = Join(t.Context(), testDir(t), inv, JoinOptions{reach: 100 * time.Millisecond})
-	if err == nil || !strings.Contains(err.Error(), silent.LocalAddr().String()) || !strings.Contains(err.Error(), "UDP") {
+	if err == nil || !strings.Contains(err.Error(), silent.LocalAddr().String()) || !strings.Contains(err.Error(), "UDP") || !strings.Contains(err.Error(), "revoked the invite") {
 		t.Errorf("got %v", err)
 	}
 

@@ -37,8 +37,9 @@ var roundWaits = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.S
 
 // unreachableError says that no endpoint of an edge answered.
 type unreachableError struct {
-	tried []string // HOST:PORT
-	err   error    // of the name resolution, or nil
+	tried   []string // HOST:PORT
+	joining bool     // with an invite, and no agent yet
+	err     error    // of the name resolution, or nil
 	// stream is why TLS does not help, or nil: it was not tried.
 	stream error
 }
@@ -52,7 +53,11 @@ func (e *unreachableError) Error() string {
 	case len(e.tried) == 0:
 		return "there was no time to reach the edge"
 	}
-	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, it may have revoked this agent, or something on the way blocks UDP", strings.Join(e.tried, ", "))
+	whom := "this agent"
+	if e.joining {
+		whom = "the invite"
+	}
+	msg := fmt.Sprintf("the edge does not answer at %s: it may be stopped, it may have revoked %s, or something on the way blocks UDP", strings.Join(e.tried, ", "), whom)
 	if e.err != nil {
 		msg += fmt.Sprintf(" (%v)", e.err)
 	}
