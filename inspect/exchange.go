@@ -231,6 +231,14 @@ func (x *exchange) isGone() bool {
 	return x.gone
 }
 
+// shorten has the limit of a rush hold for a body that began before it.
+func (x *exchange) shorten(dir direction) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.half(dir)
+	m.limit = bodyLimit{min(m.limit.bytes, m.body.size), true}
+}
+
 // miss counts bytes of a body that were not seen.
 func (x *exchange) miss(dir direction, n int64) {
 	x.mu.Lock()

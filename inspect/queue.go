@@ -26,11 +26,13 @@ func (d direction) String() string {
 type chunk struct {
 	dir  direction
 	at   time.Time
-	data []byte        // nil for a gap
-	gap  [2]int64      // bytes missing in each direction
-	mark chan struct{} // closed when the parser gets here; see queue.sync
-	next *chunk
-	pool *sync.Pool
+	data []byte   // nil for a gap
+	gap  [2]int64 // bytes missing in each direction
+	// foreseen tells of a gap that all of its bytes are missing because of a rush.
+	foreseen bool
+	mark     chan struct{} // closed when the parser gets here; see queue.sync
+	next     *chunk
+	pool     *sync.Pool
 
 	holders atomic.Int32 // the queue, and pieces of bodies, until release
 }
@@ -93,7 +95,8 @@ type queue struct {
 	// looks at the bytes: those of a body of which enough is kept. The parser
 	// sets them and the tap then copies nothing, so that large transfers cost
 	// next to nothing.
-	unwanted [2]atomic.Int64
+	unwanted  [2]atomic.Int64
+	foresight foresight
 
 	mu         sync.Mutex // guards what follows
 	head, tail *chunk
@@ -119,9 +122,12 @@ func (q *queue) push(dir direction, p []byte) call {
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if dir == toVisitor {
+		p = q.foreseeLocked(p, now)
+	}
 	if skip := q.unwanted[dir].Load() - q.pushed[dir]; skip > 0 {
 		n := min(skip, int64(len(p)))
-		q.gapLocked(dir, n, now)
+		q.gapLocked(dir, n, now, false)
 		p = p[n:]
 	}
 	for len(p) > 0 {
@@ -143,7 +149,7 @@ func (q *queue) appendLocked(dir direction, p []byte, now time.Time) int {
 	cost := c.cost()
 	if q.bytes+cost > q.bound || q.all.Load()+int64(cost) > q.most {
 		c.release()
-		q.gapLocked(dir, int64(len(p)), now)
+		q.gapLocked(dir, int64(len(p)), now, false)
 		return len(p)
 	}
 	c.dir, c.at = dir, now
@@ -153,13 +159,30 @@ func (q *queue) appendLocked(dir direction, p []byte, now time.Time) int {
 	return n
 }
 
+// foreseeLocked takes off p, which is a part of answers, what is settled by foresight.
+func (q *queue) foreseeLocked(p []byte, now time.Time) []byte {
+	f := &q.foresight
+	if n, ok := f.look(p, q.pushed[toVisitor], now); ok {
+		for keep := p[:n]; len(keep) > 0; {
+			keep = keep[q.appendLocked(toVisitor, keep, now):]
+		}
+		p = p[n:]
+	}
+	if skip := min(f.spared-q.pushed[toVisitor], int64(len(p))); skip > 0 {
+		q.gapLocked(toVisitor, skip, now, true)
+		p = p[skip:]
+	}
+	return p
+}
+
 // gapLocked notes bytes that were not copied. Gaps of both directions share a
 // chunk, so that there are never more of them than chunks with bytes, plus one.
-func (q *queue) gapLocked(dir direction, n int64, now time.Time) {
+func (q *queue) gapLocked(dir direction, n int64, now time.Time, foreseen bool) {
 	q.pushed[dir] += n
 	if t := q.tail; t == nil || t.data != nil || t.mark != nil {
-		q.linkLocked(&chunk{at: now})
+		q.linkLocked(&chunk{at: now, foreseen: foreseen})
 	}
+	q.tail.foreseen = q.tail.foreseen && foreseen
 	q.tail.gap[dir] += n
 }
 

@@ -87,7 +87,7 @@ func (i *Inspector) Replay(ctx context.Context, id string, c Changes) (string, e
 	sequence := i.nextID()
 	up, s := i.tap(raw, func(m Meta, redial Redial) *session {
 		s := i.newSession(m, redial)
-		s.preset, s.replays = sequence, x.sequence
+		s.replay(sequence, x.sequence)
 		return s
 	}, x.Meta, x.redial)
 	if s == nil {

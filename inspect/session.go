@@ -34,9 +34,17 @@ type session struct {
 func (i *Inspector) newSession(m Meta, redial Redial) *session {
 	s := &session{insp: i, meter: i.meters.of(m.Tunnel), origin: &origin{Meta: m, conn: i.conns.Add(1), redial: redial}}
 	s.bound, s.all, s.most = i.cfg.QueueBytes, &i.queued, i.queueMax
+	s.foresight.rush = &i.ring.rush
 	s.readers[toUpstream].dir = toUpstream
 	s.readers[toVisitor].dir = toVisitor
 	return s
+}
+
+// replay has the first exchange be a replay of another. Somebody waits to look at
+// it, so all of its bodies is kept, in a rush, too.
+func (s *session) replay(sequence, of uint64) {
+	s.preset, s.replays = sequence, of
+	s.foresight.rush = nil
 }
 
 func (s *session) wake(c call) {
@@ -84,7 +92,7 @@ func (s *session) parse(c *chunk) {
 		s.now = c.at
 		for dir, n := range c.gap {
 			if n > 0 {
-				s.skip(direction(dir), n, c.at)
+				s.skip(direction(dir), n, c.at, c.foreseen)
 			}
 		}
 	}
@@ -98,6 +106,14 @@ func (s *session) feed(dir direction, p []byte, at time.Time) {
 		p = p[n:]
 	}
 	s.unwant(r)
+	s.tellHead(r)
+}
+
+// tellHead tells the queue's foresight where an answer begins.
+func (s *session) tellHead(r *reader) {
+	if r.dir == toVisitor && r.phase == inHead && len(r.carry) == 0 {
+		s.foresight.head.Store(r.offset)
+	}
 }
 
 // unwant tells the queue up to where no bytes are needed.
@@ -123,9 +139,12 @@ func (s *session) unwant(r *reader) {
 }
 
 // skip passes over bytes that were not copied.
-func (s *session) skip(dir direction, n int64, at time.Time) {
+func (s *session) skip(dir direction, n int64, at time.Time, foreseen bool) {
 	r := &s.readers[dir]
-	defer func() { r.offset += n }()
+	defer func() {
+		r.offset += n
+		s.tellHead(r)
+	}()
 	switch {
 	case s.lost:
 	case r.phase == inRaw:
@@ -135,6 +154,9 @@ func (s *session) skip(dir direction, n int64, at time.Time) {
 		r.exchange.miss(dir, n)
 		s.touch(r.exchange)
 	case (r.phase == inBody || r.phase == inChunk) && r.sink == nil && n <= r.left:
+		if foreseen {
+			r.exchange.shorten(dir)
+		}
 		r.exchange.miss(dir, n)
 		s.touch(r.exchange)
 		r.left -= n
@@ -252,7 +274,7 @@ func (s *session) newExchange(at time.Time) *exchange {
 	}
 	x.request.began = at
 	x.request.limit = s.insp.ring.rush.limit(at)
-	if s.replays != 0 { // somebody waits to look at it
+	if s.replays != 0 {
 		x.request.limit = bodyLimit{bytes: s.insp.cfg.BodyLimit}
 	}
 	x.response.limit = x.request.limit
