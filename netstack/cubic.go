@@ -140,13 +140,13 @@ func (c *cubic) reduce() bool {
 	}
 	c.cut, c.recover = true, s.SndNxt-1
 	c.start = slowStart{}
-	if s.SndCwnd < s.Ssthresh {
-		// In the round trip since the lost packet left, the window has doubled.
+	cwnd := float64(s.SndCwnd) + c.part
+	if s.SndCwnd < s.Ssthresh && c.round.queued() {
+		// A queue was full, and since then the window has doubled.
 		s.Ssthresh = max(s.SndCwnd/2, leastWindow)
 		c.most, c.prior = 0, 0
 		return true
 	}
-	cwnd := float64(s.SndCwnd) + c.part
 	c.prior = cwnd
 	if cwnd < c.most {
 		cwnd *= (1 + cubicDecrease) / 2 // fast convergence: others came

@@ -235,12 +235,18 @@ func TestOneDecreaseForALoss(t *testing.T) {
 	}
 }
 
-// In slow start the window has doubled until the loss is seen.
+// A queue that slow start has filled was full a round trip ago, and the window half as
+// large. Any other loss in slow start is a loss like others.
 func TestLossInSlowStart(t *testing.T) {
-	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: tcp.InitialSsthresh, SndNxt: 100, Outstanding: 100}
-	newCubic(s).HandleLossDetected()
-	if s.Ssthresh != 50 {
-		t.Errorf("threshold %d, want 50", s.Ssthresh)
+	for last, want := range map[time.Duration]int{102 * time.Millisecond: 70, 104 * time.Millisecond: 50} {
+		s := &tcp.TCPSenderState{SndCwnd: 80, Ssthresh: tcp.InitialSsthresh, SndUna: 1, SndNxt: 100, Outstanding: 80}
+		c := newCubic(s)
+		c.Update(10, 100*time.Millisecond, boot)
+		c.Update(10, last, boot.Add(time.Millisecond))
+		c.HandleLossDetected()
+		if s.Ssthresh != want {
+			t.Errorf("a round trip of %v before the loss, 100 ms at least: threshold %d of %d, want %d", last, s.Ssthresh, s.SndCwnd, want)
+		}
 	}
 }
 

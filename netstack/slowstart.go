@@ -81,7 +81,7 @@ type train struct {
 const leastTrain = 2 * time.Millisecond
 
 func (t *train) acknowledged(acked int, began bool, rtt time.Duration, now tcpip.MonotonicTime) {
-	if began || now.Sub(t.last) > max(rtt/8, leastTrain) {
+	if began || now.Sub(t.last) > max(rtt/4, leastTrain) {
 		*t = train{began: now, last: now}
 		return
 	}
@@ -105,10 +105,12 @@ type round struct {
 	before  time.Duration // the same of the round before
 	under   int           // packets that were under way at most
 	earlier int           // the same of the round before
+
+	base, last time.Duration // round trip times of all rounds: the least, and the last
 }
 
 func (r *round) begin(s *tcp.TCPSenderState) {
-	*r = round{end: s.SndNxt, before: r.least, earlier: r.under}
+	*r = round{end: s.SndNxt, before: r.least, earlier: r.under, base: r.base, last: r.last}
 }
 
 // acknowledged takes in an acknowledgment of so many packets, and reports whether a round
@@ -124,6 +126,10 @@ func (r *round) acknowledged(s *tcp.TCPSenderState, acked int, rtt time.Duration
 		if r.least == 0 || rtt < r.least {
 			r.least = rtt
 		}
+		if r.base == 0 || rtt < r.base {
+			r.base = rtt
+		}
+		r.last = rtt
 	}
 	return began
 }
@@ -141,3 +147,7 @@ func (r *round) rtt() time.Duration {
 	}
 	return r.before
 }
+
+// queued reports whether what was acknowledged last had waited in a queue. Before a loss,
+// that is what left just before the first lost packet.
+func (r *round) queued() bool { return r.last > r.base+max(r.base/32, 2*time.Millisecond) }
