@@ -46,7 +46,7 @@ func (at seat) take(ep *tcp.Endpoint) {
 	defer ep.UnlockUser()
 	sender := reflect.ValueOf(ep).Elem().Field(at.sender)
 	if sender.IsNil() {
-		return // it has ended already
+		return
 	}
 	state := sender.Elem().Field(at.state)
 	ours := newCubic((*tcp.TCPSenderState)(unsafe.Pointer(state.UnsafeAddr())))

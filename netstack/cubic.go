@@ -26,7 +26,8 @@ type cubic struct {
 	sender *tcp.TCPSenderState
 	round  round
 	start  slowStart
-	seen   int // sender.SndCwnd, as it was left here
+	seen   int                 // sender.SndCwnd, as it was left here
+	last   tcpip.MonotonicTime // of an Update
 
 	most  float64             // W_max: the window when the last loss cut it, or a little less; 0: unknown
 	prior float64             // cwnd_prior: that window; 0: unknown
@@ -47,15 +48,18 @@ func newCubic(sender *tcp.TCPSenderState) *cubic {
 }
 
 // Update takes in an acknowledgment of so many packets that came at now; rtt is how
-// long it took, and negative if that is not known. In a recovery there are none.
+// long it took, and negative if that is not known. In a fast recovery there are none.
 func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
 	s := c.sender
 	acked = max(acked, 0)
+	rested := now.Sub(c.last) > s.RTO
+	c.last = now
+	c.forget()
 	began := c.round.acknowledged(s, acked, rtt)
 	avoids := s.SndCwnd >= s.Ssthresh
-	// gVisor sets the window back after a rest. And while it is not what bounds the
-	// sender, nothing is learned about it (RFC 9438, section 5.8).
-	if limited := c.round.limited(s); !avoids || !limited || s.SndCwnd != c.seen {
+	// gVisor sets some windows back after a rest. And while the window is not what
+	// bounds the sender, nothing is learned about it (RFC 9438, section 5.8).
+	if limited := c.round.limited(s); !avoids || !limited || rested || s.SndCwnd != c.seen {
 		c.epoch, c.part = tcpip.MonotonicTime{}, 0
 		if !limited {
 			c.seen = s.SndCwnd
@@ -63,9 +67,11 @@ func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
 		}
 	}
 	if avoids {
-		c.avoid(acked, now)
+		c.start = slowStart{}
+		c.avoid(min(acked, s.SndCwnd), now)
 	} else {
-		s.SndCwnd = min(s.SndCwnd+c.start.grow(acked, began, &c.round, now), s.Ssthresh)
+		used := s.Outstanding+acked+largeSegment >= s.SndCwnd
+		s.SndCwnd = min(s.SndCwnd+c.start.grow(acked, began, used, &c.round, now), s.Ssthresh)
 		if c.start.over(s.SndCwnd, &c.round) {
 			s.Ssthresh = s.SndCwnd
 			c.start = slowStart{}
@@ -113,18 +119,42 @@ func (c *cubic) at(t float64) float64 {
 	return cubicScale*t*t*t + c.level
 }
 
+// forget ends what is over: sequence numbers are told apart for 2 GiB only. gVisor
+// leaves its own where it was, and then takes losses for what they are not.
+func (c *cubic) forget() {
+	s := c.sender
+	if c.cut && c.recover.LessThan(s.SndUna) {
+		c.cut = false
+	}
+	if s.FastRecovery.Last.LessThan(s.SndUna - 2) {
+		s.FastRecovery.Last = s.SndUna - 2
+	}
+}
+
 // HandleLossDetected takes in that packets were lost. A recovery follows, which leaves
 // a window of the threshold.
-func (c *cubic) HandleLossDetected() { c.reduce() }
+func (c *cubic) HandleLossDetected() {
+	if s := c.sender; !c.reduce() {
+		s.Ssthresh = min(s.Ssthresh, max(s.SndCwnd, leastWindow))
+	}
+}
 
 // HandleRTOExpired takes in that nothing was heard for so long that all counts as lost.
-// Everything begins again with one packet.
+// Everything begins again with one packet. It is also called when the other end has no
+// room for more, and nothing is under way.
 func (c *cubic) HandleRTOExpired() {
-	if c.reduce() {
-		// What the window was tells nothing any more: RFC 9438, section 4.8.
-		c.most, c.prior = 0, 0
+	s := c.sender
+	if s.SndUna == s.SndNxt {
+		s.SndCwnd = min(s.SndCwnd, tcp.InitialCwnd)
+		return
 	}
-	c.sender.SndCwnd = 1
+	if c.reduce() {
+		// What the window was tells nothing any more: RFC 9438, section 4.8. Nor may
+		// the path be the same.
+		c.most, c.prior = 0, 0
+		c.round.base = 0
+	}
+	s.SndCwnd = 1
 }
 
 // PostRecovery takes in that a recovery has ended.
@@ -139,11 +169,13 @@ func (c *cubic) reduce() bool {
 		return false
 	}
 	c.cut, c.recover = true, s.SndNxt-1
-	c.start = slowStart{}
-	cwnd := float64(s.SndCwnd) + c.part
+	c.start, c.epoch = slowStart{}, tcpip.MonotonicTime{}
+	// Not from what was unused of the window, section 4.6.
+	cwnd := min(float64(s.SndCwnd)+c.part, float64(max(c.round.under, c.round.earlier, s.Outstanding)))
+	c.part = 0
 	if s.SndCwnd < s.Ssthresh && c.round.queued() {
 		// A queue was full, and since then the window has doubled.
-		s.Ssthresh = max(s.SndCwnd/2, leastWindow)
+		s.Ssthresh = max(int(cwnd/2), leastWindow)
 		c.most, c.prior = 0, 0
 		return true
 	}

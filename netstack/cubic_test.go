@@ -43,7 +43,7 @@ type flight struct {
 
 func newCourse(rate float64, rtt time.Duration, queue, each int) *course {
 	p := &course{rate: rate, rtt: rtt, queue: queue, each: each, random: rand.New(rand.NewPCG(1, 2))}
-	p.s = tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh}
+	p.s = tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh, RTO: time.Second}
 	p.c = newCubic(&p.s)
 	return p
 }
@@ -144,7 +144,7 @@ func TestSlowStartAndDelay(t *testing.T) {
 	var h slowStart
 	late := func(rtt time.Duration, began bool) int {
 		r.samples, r.least = delaySamples, rtt
-		return h.grow(8, began, &r, boot)
+		return h.grow(8, began, true, &r, boot)
 	}
 	if n := late(44*time.Millisecond, true); n != 8 {
 		t.Errorf("4 ms more: the window grows by %d, want 8", n)
@@ -228,10 +228,43 @@ func TestOneDecreaseForALoss(t *testing.T) {
 			t.Errorf("threshold %d, window %d after timeouts in its recovery, want 70 and 1", s.Ssthresh, s.SndCwnd)
 		}
 	}
-	s.SndUna, s.SndNxt, s.SndCwnd = 1100, 1180, 80
+	s.SndUna, s.SndNxt, s.SndCwnd, s.Outstanding = 1100, 1180, 80, 80
 	c.HandleRTOExpired()
 	if s.Ssthresh != 56 || s.SndCwnd != 1 || c.most != 0 {
 		t.Errorf("threshold %d, window %d, W_max %v after another loss, want 56, 1 and none", s.Ssthresh, s.SndCwnd, c.most)
+	}
+}
+
+// A window that the other end has closed is no loss, however long.
+func TestClosedWindow(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1100, SndNxt: 1100}
+	c := newCubic(s)
+	for range 3 {
+		c.HandleRTOExpired()
+	}
+	if s.Ssthresh != 50 || s.SndCwnd != tcp.InitialCwnd {
+		t.Errorf("threshold %d, window %d, want 50 and %d", s.Ssthresh, s.SndCwnd, tcp.InitialCwnd)
+	}
+}
+
+// A loss counts however much has passed since the last, also what gVisor decides by.
+func TestLossAfterGigabytes(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1000, SndNxt: 1100, Outstanding: 100}
+	c := newCubic(s)
+	c.HandleLossDetected()
+	s.FastRecovery.Last = s.SndNxt - 1
+	for i := range 6 {
+		s.SndUna += 1 << 29
+		s.SndNxt = s.SndUna + 100
+		s.SndCwnd, s.Ssthresh = 100, 50
+		c.Update(1, time.Millisecond, boot.Add(time.Duration(i)*time.Millisecond))
+	}
+	if !s.FastRecovery.Last.LessThan(s.SndUna - 1) {
+		t.Error("gVisor would take the next loss for a part of the last")
+	}
+	s.SndCwnd, s.Outstanding = 100, 100
+	if c.HandleLossDetected(); s.Ssthresh != 70 {
+		t.Errorf("threshold %d after a loss, want 70", s.Ssthresh)
 	}
 }
 
@@ -239,7 +272,7 @@ func TestOneDecreaseForALoss(t *testing.T) {
 // large. Any other loss in slow start is a loss like others.
 func TestLossInSlowStart(t *testing.T) {
 	for last, want := range map[time.Duration]int{102 * time.Millisecond: 70, 104 * time.Millisecond: 50} {
-		s := &tcp.TCPSenderState{SndCwnd: 80, Ssthresh: tcp.InitialSsthresh, SndUna: 1, SndNxt: 100, Outstanding: 80}
+		s := &tcp.TCPSenderState{SndCwnd: 80, Ssthresh: tcp.InitialSsthresh, SndUna: 1, SndNxt: 100, Outstanding: 90}
 		c := newCubic(s)
 		c.Update(10, 100*time.Millisecond, boot)
 		c.Update(10, last, boot.Add(time.Millisecond))
@@ -274,9 +307,13 @@ func TestWindowAfterARest(t *testing.T) {
 	p.run(5*time.Second, never)
 	p.now += time.Hour
 	p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
-	p.s.SndCwnd = tcp.InitialCwnd
-	p.run(200*time.Millisecond, never)
-	if p.s.SndCwnd > 2*tcp.InitialCwnd {
-		t.Errorf("%d packets five round trips after a rest", p.s.SndCwnd)
+	for _, w := range []int{tcp.InitialCwnd, p.s.SndCwnd} { // it does so with large ones
+		p.s.SndCwnd = w
+		p.run(200*time.Millisecond, never)
+		if p.s.SndCwnd > w+w/4+10 {
+			t.Errorf("from %d to %d packets in the five round trips after a rest", w, p.s.SndCwnd)
+		}
+		p.now += time.Hour
+		p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
 	}
 }

@@ -41,9 +41,10 @@ type slowStart struct {
 }
 
 // grow is by how many packets the window grows when so many are acknowledged at now.
-// began says that a round did with it.
-func (h *slowStart) grow(acked int, began bool, r *round, now tcpip.MonotonicTime) int {
-	h.train.acknowledged(acked, began, r.rtt(), now)
+// began says that a round did with it, and used that all of the window was.
+func (h *slowStart) grow(acked int, began, used bool, r *round, now tcpip.MonotonicTime) int {
+	// Else it is the sender's rate that acknowledgments come at, and not the path's.
+	h.train.acknowledged(acked, began || !used, r.rtt(), now)
 	if h.base != 0 && began {
 		h.rounds++
 	}
@@ -69,6 +70,10 @@ func (h *slowStart) over(cwnd int, r *round) bool {
 	return h.rounds >= slowRounds || h.train.fills(cwnd, r.rtt())
 }
 
+// largeSegment is how many packets a Conn gives its endpoint at once, when there is room
+// for all of them (link.GSOMaxSize).
+const largeSegment = 45
+
 // train is acknowledgments that come one soon after the other. What a sender sends at
 // once leaves the narrowest part of its path packet by packet, so they tell that rate.
 type train struct {
@@ -93,7 +98,7 @@ func (t *train) acknowledged(acked int, began bool, rtt time.Duration, now tcpip
 // time holds, as far as a quarter of it tells.
 func (t *train) fills(cwnd int, rtt time.Duration) bool {
 	took := t.last.Sub(t.began)
-	return took >= max(rtt/4, leastTrain) && float64(cwnd)*took.Seconds() >= float64(t.acked)*rtt.Seconds()
+	return rtt > 0 && took >= max(rtt/4, leastTrain) && float64(cwnd)*took.Seconds() >= float64(t.acked)*rtt.Seconds()
 }
 
 // round is one round trip of a connection: it begins with a packet, and ends when that
@@ -150,4 +155,6 @@ func (r *round) rtt() time.Duration {
 
 // queued reports whether what was acknowledged last had waited in a queue. Before a loss,
 // that is what left just before the first lost packet.
-func (r *round) queued() bool { return r.last > r.base+max(r.base/32, 2*time.Millisecond) }
+func (r *round) queued() bool {
+	return r.base != 0 && r.last > r.base+max(r.base/32, 2*time.Millisecond)
+}
