@@ -235,6 +235,34 @@ func TestOneDecreaseForALoss(t *testing.T) {
 	}
 }
 
+// A loss cuts what was under way: else a window that had grown beyond that would not bound
+// the sender afterwards either.
+func TestLossCutsWhatWasUsed(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndNxt: 60, Outstanding: 60}
+	if newCubic(s).HandleLossDetected(); s.Ssthresh != 42 {
+		t.Errorf("threshold %d after a loss of 60 packets under way, want 42", s.Ssthresh)
+	}
+}
+
+// Acknowledgments that come as fast as the sender has something to send tell nothing of the
+// path, nor do any before a round trip was measured.
+func TestTrainsThatTellNothing(t *testing.T) {
+	const rtt = 40 * time.Millisecond
+	for _, used := range []bool{true, false} {
+		r := round{least: rtt}
+		var h slowStart
+		for i := range 20 {
+			h.grow(1, i == 0, used, &r, boot.Add(time.Duration(i)*time.Millisecond))
+		}
+		if full := h.over(1000, &r); full != used {
+			t.Errorf("20 packets in 20 ms, the window used: %t. Is slow start over? %t", used, full)
+		}
+		if h.over(1000, &round{}) {
+			t.Error("slow start is over before a round trip was measured")
+		}
+	}
+}
+
 // A window that the other end has closed is no loss, however long.
 func TestClosedWindow(t *testing.T) {
 	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1100, SndNxt: 1100}
