@@ -50,8 +50,8 @@ func newStandIn(t *testing.T, dir *statedir.Dir) *standIn {
 	return &standIn{t, lock, l}
 }
 
-// take serves a guest, as far as it can see.
-func (s *standIn) take(r *running) *localConn {
+// asked is the connection of somebody who comes to the owner, and the first question.
+func (s *standIn) asked() (*localConn, request) {
 	s.t.Helper()
 	conn, err := s.listener.Accept()
 	if err != nil {
@@ -59,9 +59,23 @@ func (s *standIn) take(r *running) *localConn {
 	}
 	s.t.Cleanup(func() { conn.Close() })
 	c := newLocalConn(conn)
-	var req request
-	if err := c.readSoon(&req); err != nil || len(req.Tunnels) != 1 {
-		s.t.Fatalf("%+v, %v", req, err)
+	return c, s.question(c)
+}
+
+func (s *standIn) question(c *localConn) (req request) {
+	s.t.Helper()
+	if err := c.readSoon(&req); err != nil {
+		s.t.Fatal(err)
+	}
+	return req
+}
+
+// take serves a guest, as far as it can see.
+func (s *standIn) take(r *running) *localConn {
+	s.t.Helper()
+	c, req := s.asked()
+	if len(req.Tunnels) != 1 {
+		s.t.Fatalf("%+v", req)
 	}
 	name := req.Tunnels[0].Name
 	up := Event{Event: EventTunnel, Name: name, Kind: req.Tunnels[0].Kind, State: TunnelUp, PublicURL: "https://x.example.com"}

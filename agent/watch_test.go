@@ -45,26 +45,6 @@ func (w *watching) see() Status {
 	}
 }
 
-// asked is the connection of a watch that comes to the owner, and its first question.
-func (s *standIn) asked() (*localConn, request) {
-	s.t.Helper()
-	conn, err := s.listener.Accept()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { conn.Close() })
-	c := newLocalConn(conn)
-	return c, s.question(c)
-}
-
-func (s *standIn) question(c *localConn) (req request) {
-	s.t.Helper()
-	if err := c.readSoon(&req); err != nil {
-		s.t.Fatal(err)
-	}
-	return req
-}
-
 func (s *standIn) answer(c *localConn, m message) {
 	s.t.Helper()
 	if err := c.write(m); err != nil {

@@ -105,35 +105,35 @@ func TestTunnelOverTunnel(t *testing.T) {
 		t.Errorf("all tunnels taken away: %+v, %v", cfg.Tunnels, err)
 	}
 	_, files, err := load("tunnels:\n  app: {compression: ~, uppstream: ~}\n  more: ~\nproxy: ~\n")
-	for _, want := range []string{
-		files[1] + ":2: tunnels.app.compression: has no value; give one or take the line out",
-		files[1] + ":2: tunnels.app.uppstream: unknown key",
-		files[1] + ":3: tunnels.more: must be a map of settings such as kind and upstream, and is empty",
-		files[1] + ":4: proxy: has no value",
-	} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in:\n%v", want, err)
-		}
-	}
+	tells(t, err,
+		files[1]+":2: tunnels.app.compression: has no value; give one or take the line out",
+		files[1]+":2: tunnels.app.uppstream: unknown key",
+		files[1]+":3: tunnels.more: must be a map of settings such as kind and upstream, and is empty",
+		files[1]+":4: proxy: has no value",
+	)
 
 	_, files, err = load("tunnels:\n  same:\n    url: same.example.com\n    uppstream: 1\n",
 		"\ntunnels:\n  app:\n    upstream: 1:2:3\n    url: same.example.com\n  ssh: {kind: http, port: 1, port: 2}\n  other: {upstream: 1}\n  none:\n")
-	for _, want := range []string{
-		files[1] + ":4: tunnels.same.uppstream: unknown key",
-		files[2] + ":4: tunnels.app.upstream: ",
-		files[2] + ":6: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http",
-		files[2] + ":6: tunnels.ssh.port: set twice; it is on line 6 already",
-		files[2] + ":7: tunnels.other.kind: missing",
-		files[2] + ":8: tunnels.none: must be a map of settings",
-		files[1] + ":3: tunnels.same.url: same.example.com is what tunnel app asks for, too",
-	} {
+	tells(t, err,
+		files[1]+":4: tunnels.same.uppstream: unknown key",
+		files[2]+":4: tunnels.app.upstream: ",
+		files[2]+":6: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http",
+		files[2]+":6: tunnels.ssh.port: set twice; it is on line 6 already",
+		files[2]+":7: tunnels.other.kind: missing",
+		files[2]+":8: tunnels.none: must be a map of settings",
+		files[1]+":3: tunnels.same.url: same.example.com is what tunnel app asks for, too",
+	)
+	_, files, err = load("tunnels:\n  ssh: {kind: http, url: ssh.example.com}\n  same: {url: same.example.com}\n")
+	tells(t, err, files[0]+":8: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http")
+}
+
+// tells fails the test for each text that err does not have in it.
+func tells(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	for _, want := range texts {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
-	}
-	_, files, err = load("tunnels:\n  ssh: {kind: http, url: ssh.example.com}\n  same: {url: same.example.com}\n")
-	if want := files[0] + ":8: tunnels.ssh.port: belongs to a tunnel of kind tcp; this one is http"; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("no %q in:\n%v", want, err)
 	}
 }
 
