@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/crypto/bcrypt"
@@ -39,7 +41,7 @@ func (f *front) enforce(e *tunnel.Entry, w http.ResponseWriter, r *http.Request)
 	if len(p.BasicAuth) > 0 {
 		r.Header.Del("Authorization") // it was for the edge
 	}
-	change(r.Header, p.RequestHeader)
+	changeRequest(r.Header, p.RequestHeader)
 	if hasRules(p.ResponseHeader) {
 		w = &ruledWriter{ResponseWriter: w, rules: p.ResponseHeader}
 	}
@@ -56,6 +58,30 @@ func visitorOf(r *http.Request) netip.Addr {
 }
 
 func hasRules(h tunnel.HeaderRules) bool { return len(h.Add)+len(h.Remove) > 0 }
+
+// changeRequest changes a visitor's header, which may be made so that a rule misses:
+// CGI and WSGI servers read X_Secret as X-Secret (RFC 3875, section 4.1.18), and a
+// field that Connection lists ends here (RFC 9110, section 7.6.1), an added one too.
+func changeRequest(h http.Header, rules tunnel.HeaderRules) {
+	for _, remove := range rules.Remove {
+		for name := range h {
+			if strings.EqualFold(hyphened(name), hyphened(remove)) {
+				delete(h, name)
+			}
+		}
+	}
+	for _, add := range rules.Add {
+		for i, list := range h["Connection"] {
+			names := strings.Split(list, ",")
+			h["Connection"][i] = strings.Join(slices.DeleteFunc(names, func(name string) bool {
+				return strings.EqualFold(strings.TrimSpace(name), add.Name)
+			}), ",")
+		}
+	}
+	change(h, rules)
+}
+
+func hyphened(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
 func change(h http.Header, rules tunnel.HeaderRules) {
 	for _, name := range rules.Remove {
