@@ -41,7 +41,7 @@ func (f *front) servers() []server {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
 		if f.cfg.HTTP3 != nil {
-			all = append(all, newHTTP3(f, f.cfg.HTTP3, f.observed(f.tally.ways[wayHTTP3], http.HandlerFunc(f.serveSite))))
+			all = append(all, newHTTP3(f, f.cfg.HTTP3, proxy.RefuseAmbiguous(f.observed(f.tally.ways[wayHTTP3], http.HandlerFunc(f.serveSite)))))
 			s.http.Handler = f.altSvc(s.http.Handler)
 		}
 		all = append(all, s)

@@ -133,6 +133,29 @@ func TestHTTP3(t *testing.T) {
 }
 
 // Visitors over TCP hear of HTTP/3, and only where there is some.
+// What HTTP/3 can say and HTTP/1.1 would understand as something else.
+func TestHTTP3Downgrade(t *testing.T) {
+	r := newRig(t, withHTTP3(nil))
+	var upstream seen
+	r.upstream(1, upstream.serve)
+	r.apply(httpEntry(1, "app.edge.test"))
+	c := r.client3()
+	for name, change := range map[string]func(*http.Request){
+		"blank in the query": func(req *http.Request) { req.URL.RawQuery = "x HTTP/1.0" },
+		"no port":            func(req *http.Request) { req.Host = "app.edge.test:x" },
+		"name in brackets":   func(req *http.Request) { req.Host = "[app.edge.test]:443" },
+	} {
+		req := r.request("GET", "https://app.edge.test/first", nil)
+		change(req)
+		if res, _ := r.do(c, req); res.StatusCode != http.StatusBadRequest || res.Header.Get("Wgexpose-Error") == "" {
+			t.Errorf("%s: %s, %s", name, res.Status, res.Header.Get("Wgexpose-Error"))
+		}
+		for _, line := range upstream.take() {
+			t.Errorf("%s: the upstream saw %s", name, line)
+		}
+	}
+}
+
 func TestAltSvc(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		change := func(r *rig) { r.cfg.PublicHTTPSPort = 8443 }

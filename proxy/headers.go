@@ -125,10 +125,13 @@ func removeHopByHop(h http.Header) {
 	}
 }
 
-// HostOnly takes the port off a Host header.
+// HostOnly takes the port off a Host header. What is no port stays, so that the whole
+// is no host name, as do brackets around a name: upstreams make links of what a visitor
+// says there.
 func HostOnly(hostport string) string {
-	if host, _, err := net.SplitHostPort(hostport); err == nil {
-		return host
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil || strings.Trim(port, "0123456789") != "" || hostport[0] == '[' && !strings.Contains(host, ":") {
+		return hostport
 	}
-	return hostport
+	return host
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -33,7 +35,7 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // a framedConn; [Strict] lets none through
 	return &http.Server{
-		Handler:           refuseAmbiguous(h),
+		Handler:           RefuseAmbiguous(h),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: HeaderTime,
 		IdleTimeout:       IdleTime,
@@ -47,8 +49,9 @@ func NewServer(h http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// refuseAmbiguous answers requests that could be read in two ways.
-func refuseAmbiguous(next http.Handler) http.Handler {
+// RefuseAmbiguous answers requests that could be read in two ways, and hands all others
+// to next. Handlers of [NewServer] are behind it already.
+func RefuseAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		showTLS(r)
 		if ambiguous(r) {
@@ -61,21 +64,21 @@ func refuseAmbiguous(next http.Handler) http.Handler {
 
 // ambiguous reports whether r, which came over HTTP/2 or HTTP/3, could be read in
 // two ways: net/http takes the first of several lengths, anything else than a
-// length for 0, and blanks in a path. HTTP/1.1 is a strictConn's matter.
+// length for 0, blanks in a path, and any method. HTTP/1.1 is a strictConn's matter.
 func ambiguous(r *http.Request) bool {
 	if r.ProtoMajor < 2 {
 		return false
 	}
 	lengths := r.Header["Content-Length"]
 	return len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) ||
-		strings.Contains(r.RequestURI, " ")
+		strings.Contains(r.RequestURI, " ") || !httpguts.ValidHeaderFieldName(r.Method) // both are tokens
 }
 
 var badRequest = &Problem{
 	Status: http.StatusBadRequest,
 	Code:   "bad_request",
 	Title:  "The request can be read in two ways",
-	Detail: "The request has several lengths, or blanks in its path. Send it as HTTP asks for.",
+	Detail: "The request has several lengths, or blanks in its path or method. Send it as HTTP asks for.",
 }
 
 // serverLog takes what net/http's server has to say: panics, which are our own
