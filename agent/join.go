@@ -136,7 +136,7 @@ func enroll(ctx context.Context, dir *statedir.Dir, inv keys.Invite, old edgesSt
 	}
 	// The key is on disk before the edge hears of it: a crash after the
 	// answer then loses nothing.
-	key, err := keys.LoadOrCreate(dir.Path(keyFile))
+	key, err := openKey(dir)
 	if err != nil {
 		return edgesState{}, err
 	}
@@ -183,9 +183,19 @@ func enroll(ctx context.Context, dir *statedir.Dir, inv keys.Invite, old edgesSt
 func replaceKey(dir *statedir.Dir) (keys.Private, error) {
 	path := dir.Path(keyFile)
 	if err := os.Rename(path, path+".revoked"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return keys.Private{}, err
+		return keys.Private{}, statedir.Explain("put the revoked key aside", path, err)
 	}
-	return keys.LoadOrCreate(path)
+	return openKey(dir)
+}
+
+// openKey reads this agent's key, or makes it.
+func openKey(dir *statedir.Dir) (keys.Private, error) {
+	path := dir.Path(keyFile)
+	key, err := keys.LoadOrCreate(path)
+	if _, told := errors.AsType[*keys.FileError](err); !told {
+		err = statedir.Explain("make the key", path, err)
+	}
+	return key, err
 }
 
 func explainUnreached(ctx context.Context, err error) error {

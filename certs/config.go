@@ -65,6 +65,7 @@ type Config struct {
 	leafLifetime func() time.Duration
 	checkEvery   time.Duration
 	lookEvery    time.Duration // at own certificates' files
+	roomEvery    time.Duration // whether there is room again where there was none
 }
 
 // An Issuer is one ACME authority, and the account there.

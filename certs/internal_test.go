@@ -237,13 +237,6 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 	if err := os.Rename(keys[0], keys[1]); err != nil { // one is missing, one is wrong
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "locks"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	lock := `{"created":"` + time.Now().Format(time.RFC3339Nano) + `"}`
-	if err := os.WriteFile(filepath.Join(dir, "locks", "issue_cert_example.com.lock"), []byte(lock), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	m, _ = start(t, cfg)
 	if err := m.Manage(t.Context(), "a.b.example.com"); err != nil {
 		t.Fatal(err)

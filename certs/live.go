@@ -8,12 +8,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/wgexpose/wgexpose/statedir"
 )
 
 const (
@@ -55,17 +56,12 @@ type live struct {
 // stops.
 func open(cfg Config, domain string, log *slog.Logger) (_ *live, err error) {
 	if err := os.MkdirAll(cfg.Storage, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory for certificates: %w", err)
-	}
-	// Locks of a process that was killed would hold orders up until certmagic
-	// takes them for stale, 10 s later. The directory is one Manager's alone.
-	if err := os.RemoveAll(filepath.Join(cfg.Storage, "locks")); err != nil {
-		return nil, fmt.Errorf("remove locks of a former run: %w", err)
+		return nil, statedir.Explain("make the directory for certificates", cfg.Storage, err)
 	}
 	l := &live{
 		cfg: cfg, domain: domain, log: log,
 		own:     newOwn(cfg, log),
-		storage: &storage{FileStorage: &certmagic.FileStorage{Path: cfg.Storage}},
+		storage: newStorage(cfg.Storage, cmp.Or(cfg.roomEvery, defaultRoomEvery), log),
 		orders:  make(chan *order),
 		closing: make(chan struct{}),
 		names:   make(map[string]*order),
@@ -127,15 +123,16 @@ func open(cfg Config, domain string, log *slog.Logger) (_ *live, err error) {
 // not nil until there are some.
 func (l *live) newConfig(internal bool) *certmagic.Config {
 	return certmagic.New(l.cache, certmagic.Config{
-		RenewalWindowRatio: certmagic.DefaultRenewalWindowRatio,
-		DefaultServerName:  l.domain,
-		KeySource:          certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
-		Storage:            l.storage,
-		OnEvent:            l.event,
-		ShouldEmitFunc:     wantsEvent,
-		Issuers:            []certmagic.Issuer{},
-		Logger:             zapLogger(l.log),
-		DisableARI:         internal,
+		RenewalWindowRatio:  certmagic.DefaultRenewalWindowRatio,
+		DefaultServerName:   l.domain,
+		KeySource:           certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
+		Storage:             l.storage,
+		DisableStorageCheck: true, // see event
+		OnEvent:             l.event,
+		ShouldEmitFunc:      wantsEvent,
+		Issuers:             []certmagic.Issuer{},
+		Logger:              zapLogger(l.log),
+		DisableARI:          internal,
 	})
 }
 
@@ -162,6 +159,11 @@ func (l *live) configFor(subject string) *certmagic.Config {
 // run serves orders until ctx ends. It calls opened when handshakes can be
 // served, and returns when all that it started has ended.
 func (l *live) run(ctx context.Context, opened func()) error {
+	var saving sync.WaitGroup
+	saved, end := context.WithCancel(context.WithoutCancel(ctx))
+	saving.Go(func() { l.storage.save(saved) })
+	defer func() { end(); saving.Wait() }() // after all that stores
+
 	defer l.stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -278,6 +280,16 @@ func (l *live) event(ctx context.Context, event string, data map[string]any) err
 		if !l.allowed(subject) {
 			return certmagic.ErrNoRetry{Err: ErrNotAllowed}
 		}
+		if l.ca() {
+			break // it costs nothing, and is served from memory
+		}
+		// Authorities sign the same names a few times a week only: what they sign
+		// should be on disk, whatever becomes of this process.
+		if err := l.storage.room(ctx); err != nil {
+			l.warnUnrenewed(subject, data, err)
+			l.missed(subject, err)
+			return certmagic.ErrNoRetry{Err: err}
+		}
 	case "cert_obtained":
 		l.log.Info("certificate obtained", "host", subject, "issuer", data["issuer"], "renewal", data["renewal"])
 		l.attempted(subject, nil)
@@ -286,19 +298,29 @@ func (l *live) event(ctx context.Context, event string, data map[string]any) err
 		if !ok {
 			err = errors.New("the authority gave no reason")
 		}
-		if left, ok := data["remaining"].(time.Duration); ok {
-			l.log.Error("certificate not renewed; it is tried again until it expires", "host", subject, "expires_in", left.Round(time.Minute), "err", err)
-		}
+		l.warnUnrenewed(subject, data, err)
 		if l.mayBeAccount(err) && l.forgetDeadAccounts(ctx) {
 			l.again(subject)
 			return nil
 		}
-		l.attempted(subject, err)
-		if !l.covers(strings.Replace(subject, "*", "any", 1)) { // a renewal that failed leaves the one that there is
-			l.tell(subject, err)
-		}
+		l.missed(subject, err)
 	}
 	return nil
+}
+
+// warnUnrenewed logs that a renewal failed, if that is what data, an event's, are of.
+func (l *live) warnUnrenewed(subject string, data map[string]any, err error) {
+	if left, ok := data["remaining"].(time.Duration); ok {
+		l.log.Error("certificate not renewed; it is tried again until it expires", "host", subject, "expires_in", left.Round(time.Minute), "err", err)
+	}
+}
+
+// missed notes that an attempt brought nothing.
+func (l *live) missed(subject string, err error) {
+	l.attempted(subject, err)
+	if !l.covers(strings.Replace(subject, "*", "any", 1)) { // a renewal that failed leaves the one that there is
+		l.tell(subject, err)
+	}
 }
 
 // obtain puts the certificate for o into the cache: from storage, or else from

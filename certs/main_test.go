@@ -8,9 +8,6 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// certmagic's FileStorage starts this for each lock and looks every 5 s
-		// whether the lock is gone.
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
 		// One per ACME authority and account, for the life of the process
 		// (acmeclient.go, throttle).
 		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),

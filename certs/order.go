@@ -138,9 +138,13 @@ func (l *live) keep(ctx context.Context, o *order) {
 		case cause == errAgain:
 			continue
 		}
-		l.log.Error("no certificate yet; visitors of this name see an error", "host", o.subject, "again_in", orderPause, "err", err)
+		rest := orderPause
+		if full, ok := errors.AsType[*storageError](err); ok {
+			err, rest = full, l.storage.every
+		}
+		l.log.Error("no certificate yet; visitors of this name see an error", "host", o.subject, "again_in", rest, "err", err)
 		l.settle(o, err)
-		pause := time.NewTimer(orderPause)
+		pause := time.NewTimer(rest)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wgexpose/wgexpose/statedir"
 )
 
 // In the storage directory:
@@ -64,7 +66,7 @@ func openRoot(storage, domain string, now time.Time, log *slog.Logger) (*root, e
 	}
 	for _, dir := range unfinished {
 		if err := os.RemoveAll(dir); err != nil {
-			return nil, fmt.Errorf("remove an unfinished internal authority: %w", err)
+			return nil, statedir.Explain("remove an unfinished internal authority", dir, err)
 		}
 	}
 
@@ -91,7 +93,7 @@ func openRoot(storage, domain string, now time.Time, log *slog.Logger) (*root, e
 	}
 	if r != nil && r.unfit(domain, now) == "" {
 		if err := os.Rename(before, present); err != nil {
-			return nil, fmt.Errorf("take the internal authority of %s up again: %w", domain, err)
+			return nil, statedir.Explain("take up again the internal authority", before, err)
 		}
 		log.Warn("the internal certificate authority that this domain had before is used again", "domain", domain)
 		return r, syncDir(storage)
@@ -101,7 +103,7 @@ func openRoot(storage, domain string, now time.Time, log *slog.Logger) (*root, e
 		return nil, fmt.Errorf("make the internal authority: %w", err)
 	}
 	if err := r.save(storage); err != nil {
-		return nil, fmt.Errorf("save the internal authority: %w", err)
+		return nil, statedir.Explain("save the internal authority", present, err)
 	}
 	msg := "made the internal certificate authority: visitors must trust its root (wgexpose edge ca; of an agent, wgexpose ca)"
 	if why != "" {
@@ -205,7 +207,7 @@ func (r *root) setAside(storage string) (string, error) {
 		aside += "-" + r.cert.NotBefore.UTC().Format("20060102T150405")
 	}
 	if err := os.Rename(filepath.Join(storage, rootDir), aside); err != nil {
-		return "", fmt.Errorf("keep the former internal authority aside: %w", err)
+		return "", statedir.Explain("keep the former internal authority aside", aside, err)
 	}
 	return aside, nil
 }

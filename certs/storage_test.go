@@ -2,15 +2,15 @@ package certs
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
-
-	"github.com/caddyserver/certmagic"
+	"time"
 )
 
 // Folders that are swept up do not take new files with them.
 func TestStoreWhileCleaning(t *testing.T) {
-	s := &storage{FileStorage: &certmagic.FileStorage{Path: t.TempDir()}}
+	s := newStorage(t.TempDir(), time.Hour, slog.New(slog.DiscardHandler))
 	done := make(chan struct{})
 	var sweeping sync.WaitGroup
 	sweeping.Go(func() {

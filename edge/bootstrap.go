@@ -99,7 +99,11 @@ func edgeKey(ctx context.Context, s store.Store, path string) (keys.Private, err
 	if !errors.Is(err, store.ErrNotFound) {
 		return keys.Private{}, err
 	}
-	return keys.LoadOrCreate(path)
+	key, err = keys.LoadOrCreate(path)
+	if _, told := errors.AsType[*keys.FileError](err); !told {
+		err = statedir.Explain("make the key", path, err)
+	}
+	return key, err
 }
 
 // selfOps make the record of this edge's own node.

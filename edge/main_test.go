@@ -7,9 +7,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// certmagic's FileStorage starts this for each lock and looks every 5 s
-		// whether the lock is gone.
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
-	)
+	goleak.VerifyTestMain(m)
 }

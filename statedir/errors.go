@@ -51,19 +51,23 @@ func (e *VersionError) Error() string {
 		"use the newer wgexpose that wrote it, or name another directory with --state", e.Path, e.Found, e.Supported)
 }
 
-// diagnose turns the causes that a user can remove into an [*Error] for the
-// path, and wraps all others with the operation.
-func diagnose(op, path string, err error) error {
+// Explain turns the causes that a user can remove into an [*Error] for the
+// path, and wraps all others with the operation. It is for those, too, who write
+// files of the directory by themselves. It is nil for nil.
+func Explain(op, path string, err error) error {
 	e := &Error{Path: path, Err: err}
 	switch {
 	case err == nil:
 		return nil
-	case isNoSpace(err):
-		e.Problem = "cannot be written, its file system is full"
-		e.Fix = "free some space, then run the command again; what was stored before is unchanged"
+	case isFull(err):
+		e.Problem = "cannot be written, its file system is full, in space or in inodes"
+		e.Fix = "free some there; what was stored before is unchanged"
+	case isLimit(err):
+		e.Problem = "cannot be written, a limit is reached (" + errno(err) + ")"
+		e.Fix = "free some space there, or raise the limit; what was stored before is unchanged"
 	case errors.Is(err, syscall.EROFS):
 		e.Problem = "is on a read-only file system"
-		e.Fix = "name another directory with --state"
+		e.Fix = "make that writable, or name another directory with --state"
 	case errors.Is(err, fs.ErrPermission):
 		e.Problem = "is not accessible to this user (" + errno(err) + ")"
 		e.Fix = "run as the user that owns it, or name another directory with --state"

@@ -14,7 +14,7 @@ func (d *Dir) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, diagnose("read", d.Path(name), err)
+		return nil, Explain("read", d.Path(name), err)
 	}
 	return data, nil
 }
@@ -25,7 +25,7 @@ func (d *Dir) ReadFile(name string) ([]byte, error) {
 // leave the content of one of them.
 func (d *Dir) WriteFile(name string, data []byte) error {
 	if err := replaceFile(d.path, d.Path(name), data); err != nil {
-		return diagnose("write", d.Path(name), err)
+		return Explain("write", d.Path(name), err)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func (d *Dir) Lock(name string) (*Lock, error) {
 	file := flock.New(path)
 	ok, err := file.TryLock()
 	if err != nil {
-		return nil, diagnose("lock", path, err)
+		return nil, Explain("lock", path, err)
 	}
 	if !ok {
 		return nil, &Error{Path: d.path, Problem: "is in use by another wgexpose process (" + name + " is locked)",

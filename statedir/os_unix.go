@@ -18,7 +18,7 @@ import (
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return diagnose("open state directory", path, err)
+		return Explain("open state directory", path, err)
 	}
 	if !info.IsDir() {
 		return &Error{Path: path, Problem: "is not a directory", Fix: "move it away, or name another directory with --state", Err: syscall.ENOTDIR}
@@ -30,7 +30,7 @@ func checkPrivate(path string) error {
 		Fix: "run: chmod 700 '" + path + "', or name another directory with --state", Err: fs.ErrPermission}
 	empty, err := isEmpty(path)
 	if err != nil {
-		return diagnose("open state directory", path, err)
+		return Explain("open state directory", path, err)
 	}
 	if !empty {
 		return open
@@ -47,8 +47,11 @@ func checkWritable(path string) error {
 	return unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
-func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+
+// isLimit: a quota, or a limit on the size of files (RLIMIT_FSIZE).
+func isLimit(err error) bool {
+	return errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // isRefused tells whether a socket's file is there and nobody listens on it.

@@ -14,7 +14,7 @@ import (
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return diagnose("open state directory", path, err)
+		return Explain("open state directory", path, err)
 	}
 	if !info.IsDir() {
 		return &Error{Path: path, Problem: "is not a directory", Fix: "move it away, or name another directory with --state", Err: syscall.ENOTDIR}
@@ -26,9 +26,11 @@ func checkPrivate(path string) error {
 // question for it.
 func checkWritable(string) error { return nil }
 
-func isNoSpace(err error) bool {
+func isFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
+
+func isLimit(err error) bool { return errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED) }
 
 // isRefused tells whether a socket's file is there and nobody listens on it.
 func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }

@@ -56,7 +56,7 @@ func makeRuntimeDir(dir, state string) error {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return diagnose("make runtime directory", dir, err)
+		return Explain("make runtime directory", dir, err)
 	}
 	return checkRuntimeDir(dir, state)
 }
@@ -77,7 +77,7 @@ func checkRuntimeDir(dir, state string) error {
 		return err
 	}
 	if err != nil {
-		return diagnose("open runtime directory", dir, err)
+		return Explain("open runtime directory", dir, err)
 	}
 	unsafe := func(problem string) error {
 		return &Error{Path: dir, Problem: problem, Fix: "another user may have made it to listen in; remove it, " +
@@ -105,7 +105,7 @@ func checkRuntimeParent(dir, state string) error {
 		return err
 	}
 	if err != nil {
-		return diagnose("open runtime directory", dir, err)
+		return Explain("open runtime directory", dir, err)
 	}
 	if !info.IsDir() {
 		return &Error{Path: dir, Problem: "is not a directory", Fix: "set XDG_RUNTIME_DIR to a private directory", Err: fs.ErrInvalid}

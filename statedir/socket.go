@@ -55,11 +55,11 @@ func (d *Dir) ListenUnix(name string) (net.Listener, error) {
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, diagnose("listen on", path, err)
+		return nil, Explain("listen on", path, err)
 	}
 	// Until here the directory's mode alone keeps others out, and it does.
 	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(diagnose("listen on", path, err), ln.Close())
+		return nil, errors.Join(Explain("listen on", path, err), ln.Close())
 	}
 	return ln, nil
 }
@@ -86,7 +86,7 @@ func (d *Dir) DialUnix(ctx context.Context, name string) (net.Conn, error) {
 		if isRefused(err) || errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("connect to %s: %w", path, ErrNotRunning)
 		}
-		return nil, diagnose("connect to", path, err)
+		return nil, Explain("connect to", path, err)
 	}
 	return conn, nil
 }
@@ -119,13 +119,13 @@ func removeSocket(path string) error {
 		return nil
 	}
 	if err != nil {
-		return diagnose("listen on", path, err)
+		return Explain("listen on", path, err)
 	}
 	if info.Mode().IsRegular() || info.IsDir() {
 		return &Error{Path: path, Problem: "is in the way of a socket", Fix: "move it away", Err: fs.ErrExist}
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return diagnose("listen on", path, err)
+		return Explain("listen on", path, err)
 	}
 	return nil
 }

@@ -53,18 +53,18 @@ func Open(path string) (*Dir, error) {
 			return nil, &Error{Path: pe.Path, Problem: "is not a directory",
 				Fix: "move it away, or name another directory with --state", Err: err}
 		}
-		return nil, diagnose("make state directory", abs, err)
+		return nil, Explain("make state directory", abs, err)
 	}
 	// Resolved, one directory has one name in every process; SocketPath needs that.
 	real, err := filepath.EvalSymlinks(abs)
 	if err != nil {
-		return nil, diagnose("open state directory", abs, err)
+		return nil, Explain("open state directory", abs, err)
 	}
 	if err := checkPrivate(real); err != nil {
 		return nil, err
 	}
 	if err := checkWritable(real); err != nil {
-		return nil, diagnose("open state directory", real, err)
+		return nil, Explain("open state directory", real, err)
 	}
 	return &Dir{path: real}, nil
 }

@@ -123,7 +123,7 @@ func TestFullFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := dir.WriteFile("file", make([]byte, 100<<10))
-	wantError(t, err, dir.Path("file"), "is full", "free some space")
+	wantError(t, err, dir.Path("file"), "is full", "free some")
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v, want ENOSPC in its chain", err)
 	}

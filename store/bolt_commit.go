@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/wgexpose/wgexpose/statedir"
 )
 
 // maxBatch bounds the commits that share one write to the disk.
@@ -134,9 +136,8 @@ func (b *Bolt) failed(err error, rev Revision) error {
 		b.broken = fmt.Errorf("%w until it is opened again: %w", ErrBroken, err)
 		return fmt.Errorf("commit: %w; %w", ErrUncertain, b.broken)
 	}
-	if isNoSpace(err) {
-		err = fmt.Errorf("%w: %s cannot grow (%w): free some space on its file system and try again; "+
-			"what was stored before is unchanged", ErrNoSpace, b.path, err)
+	if e := (*statedir.Error)(nil); errors.As(statedir.Explain("write", b.path, cause(err)), &e) {
+		err = e
 	}
 	if rev == 0 {
 		return fmt.Errorf("commit: %w", err)

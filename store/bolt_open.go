@@ -13,6 +13,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/wgexpose/wgexpose/statedir"
 )
 
 // lockTimeout is how long to wait for the file's lock. It is not zero because
@@ -228,16 +230,15 @@ func makePrivate(path string) error {
 func openError(path string, err error) error {
 	var corrupt *CorruptError
 	var version *VersionError
+	var state *statedir.Error
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &corrupt), errors.As(err, &version):
 		return err
 	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("%w: %s is open elsewhere; stop that process first", ErrLocked, path)
-	case isNoSpace(err):
-		return fmt.Errorf("%w: %s cannot be made (%w): free some space on its file system and try again", ErrNoSpace, path, err)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("open database: %w: run as the user that owns it", err)
+	case errors.As(statedir.Explain("open", path, cause(err)), &state):
+		return state
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch),
 		!errors.As(err, &errno):
 		// What has no error of the system behind it, bbolt found in the file.

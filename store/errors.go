@@ -12,7 +12,6 @@ var (
 	ErrInvalid   = errors.New("not a valid store operation")
 	ErrClosed    = errors.New("the store is closed")
 	ErrLocked    = errors.New("the database is in use by another process")
-	ErrNoSpace   = errors.New("no space left for the database")
 	ErrUncertain = errors.New("the change may have been made")
 	ErrBroken    = errors.New("the database takes no more changes")
 )

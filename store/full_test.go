@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/store"
 )
 
@@ -61,20 +62,26 @@ func fill(ctx context.Context, s store.Store) (int, error) {
 		if err == nil && n < 100_000 {
 			continue
 		}
-		if !errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrBroken) || !strings.Contains(err.Error(), "free some space") {
-			return 0, fmt.Errorf("after %d commits: %v, want ErrNoSpace", n, err)
+		if !isFull(err) || errors.Is(err, store.ErrBroken) {
+			return 0, fmt.Errorf("after %d commits: %v, want what to do about a full disk", n, err)
 		}
 		if n < 10 {
 			return 0, fmt.Errorf("%w after %d commits already", err, n)
 		}
 		// It stays so, and says so, and what is stored stays too.
 		for range 3 {
-			if _, err := s.Commit(ctx, fullOp(n)); !errors.Is(err, store.ErrNoSpace) {
-				return 0, fmt.Errorf("once more: %v, want ErrNoSpace", err)
+			if _, err := s.Commit(ctx, fullOp(n)); !isFull(err) {
+				return 0, fmt.Errorf("once more: %v, want what to do about a full disk", err)
 			}
 		}
 		return n, wantFull(ctx, s, n)
 	}
+}
+
+// isFull tells whether an error says what happened, and what to do.
+func isFull(err error) bool {
+	var state *statedir.Error
+	return errors.As(err, &state) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG)) && strings.Contains(state.Fix, "free some")
 }
 
 // goOn commits one more, now that there is space.
@@ -162,13 +169,13 @@ func TestBoltDiskFull(t *testing.T) {
 	if err := wantFull(t.Context(), s, stored); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Commit(t.Context(), fullOp(stored)); !errors.Is(err, store.ErrNoSpace) {
-		t.Fatalf("%v, want ErrNoSpace", err)
+	if _, err := s.Commit(t.Context(), fullOp(stored)); !isFull(err) {
+		t.Fatalf("%v, want what to do about a full disk", err)
 	}
 	// A new store cannot be made, and leaves nothing behind.
 	fillDisk(t, filepath.Join(dir, "rest"))
-	if _, err := store.OpenBolt(filepath.Join(dir, "other.db")); !errors.Is(err, store.ErrNoSpace) {
-		t.Fatalf("a new store on a full disk: %v, want ErrNoSpace", err)
+	if _, err := store.OpenBolt(filepath.Join(dir, "other.db")); !isFull(err) {
+		t.Fatalf("a new store on a full disk: %v, want what to do about a full disk", err)
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "other*"))
 	if err != nil || len(names) > 0 {

@@ -14,16 +14,15 @@ import (
 // hasModes: a file's mode says who may read it.
 const hasModes = true
 
-// isNoSpace also counts a limit on the size of files (RLIMIT_FSIZE). bbolt
-// formats some errors with %s, so that their text is all there is (its db.go,
-// grow).
-func isNoSpace(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, errno) || err != nil && strings.HasSuffix(err.Error(), errno.Error()) {
-			return true
+// cause finds the system's error. bbolt formats some with %s, so that their text
+// is all there is (its db.go, grow).
+func cause(err error) error {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS} {
+		if err != nil && strings.HasSuffix(err.Error(), errno.Error()) {
+			return errno
 		}
 	}
-	return false
+	return err
 }
 
 // syncDir makes a new name in a directory durable (fsync(2)).

@@ -1,18 +1,12 @@
 package store
 
-import (
-	"errors"
-	"os"
-
-	"golang.org/x/sys/windows"
-)
+import "os"
 
 // hasModes: a profile's access list says who may read a file, not its mode.
 const hasModes = false
 
-func isNoSpace(err error) bool {
-	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
-}
+// cause finds the system's error.
+func cause(err error) error { return err }
 
 // syncDir has nothing to do: NTFS journals its names.
 func syncDir(string) error { return nil }

@@ -414,9 +414,5 @@ func (w *testWriter) stop() {
 // Main is TestMain for packages that use the harness: it fails when goroutines
 // are left at the end.
 func Main(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// certmagic's FileStorage starts this for each lock and looks every 5 s
-		// whether the lock is gone.
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
-	)
+	goleak.VerifyTestMain(m)
 }
