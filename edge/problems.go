@@ -62,6 +62,13 @@ var (
 		Title:  "This service asks for a password",
 		Detail: "Give the user name and the password that the owner of this service told you.",
 	}
+	passwordsWait = &proxy.Problem{
+		Status:     http.StatusTooManyRequests,
+		Code:       "passwords_wait",
+		Title:      "Too many passwords at once",
+		Detail:     "So many requests from your address wait to have their passwords checked that this one was not. Try again in a moment.",
+		RetryAfter: 10 * time.Second,
+	}
 )
 
 // upstreamProblem words what an agent says of an upstream that it cannot reach.
