@@ -82,6 +82,7 @@ type link struct {
 	set     *set
 	log     *slog.Logger
 	process string // see control.Presence
+	version string // of this program
 	again   bool   // there has been a session; used by session only
 
 	// hold is waited for before anything is published; see owner.
@@ -247,7 +248,7 @@ func (l *link) session(ctx context.Context, n *node, fresh bool) (up bool, err e
 		return false, l.refusal(err)
 	}
 
-	stream, err := client.EventsOf(life, control.Presence{Process: l.process, Again: l.again})
+	stream, err := client.EventsOf(life, control.Presence{Process: l.process, Again: l.again, Version: l.version})
 	if err != nil {
 		return failed(err)
 	}

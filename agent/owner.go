@@ -102,7 +102,7 @@ func (r *runner) own(ctx context.Context, lock *statedir.Lock) (err error) {
 	var links sync.WaitGroup
 	for _, edge := range o.state.Edges {
 		l := newLink(edge, o.key, o.state, r.process, o.set, clock, o.muster.all, o.log)
-		l.how, l.ends, l.pulse = r.cfg.Reach, ends, beats
+		l.version, l.how, l.ends, l.pulse = o.version, r.cfg.Reach, ends, beats
 		links.Go(func() {
 			if err := l.run(life); err != nil {
 				if control.CodeOf(err) == control.CodeRevoked {

@@ -17,15 +17,20 @@ import (
 type Presence struct {
 	Process string // random, the same for the life of the process; "" opts out
 	Again   bool   // this process has had a stream before
+	Version string // of the agent's program; "" tells nothing
 }
 
 // Headers of an event stream's request.
 const (
 	headerProcess = "Wgexpose-Process"
 	headerAgain   = "Wgexpose-Again"
+	headerVersion = "Wgexpose-Version"
 )
 
 func (p Presence) set(h http.Header) {
+	if p.Version != "" {
+		h.Set(headerVersion, p.Version)
+	}
 	if p.Process == "" {
 		return
 	}
@@ -36,7 +41,7 @@ func (p Presence) set(h http.Header) {
 }
 
 func presenceOf(h http.Header) Presence {
-	p := Presence{Process: h.Get(headerProcess), Again: h.Get(headerAgain) != ""}
+	p := Presence{Process: h.Get(headerProcess), Again: h.Get(headerAgain) != "", Version: clean(h.Get(headerVersion), maxLabel)}
 	if len(p.Process) > maxLabel {
 		return Presence{}
 	}

@@ -197,7 +197,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.streams.end(from, mine)
 	session := newSession(w, r.Body)
-	session.Process = mine.Process
+	session.Process, session.Version = mine.Process, mine.Version
 	err := s.handler.Session(r.Context(), from, session)
 	session.Close()
 	if err == nil || r.Context().Err() != nil || errors.Is(err, io.EOF) {

@@ -23,8 +23,8 @@ type Session struct {
 	body io.ReadCloser
 	in   *bufio.Reader // used by Recv only
 
-	// Process is that of the agent's [Presence], or "".
-	Process string
+	// Process and Version are those of the agent's [Presence], or "".
+	Process, Version string
 
 	mu      sync.Mutex // serialises events: one line each
 	started bool       // guarded by mu: the answer's header is out

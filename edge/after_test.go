@@ -67,7 +67,7 @@ func TestSnapshotAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow("releasing")
-	ops, err := planObserved(snap, []wg.PeerStatus{{Key: snap.nodes[nas].Value.Key, Endpoint: netip.MustParseAddrPort("203.0.113.9:1"), LastHandshake: w.now}})
+	ops, err := planObserved(snap, []wg.PeerStatus{{Key: snap.nodes[nas].Value.Key, Endpoint: netip.MustParseAddrPort("203.0.113.9:1"), LastHandshake: w.now}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

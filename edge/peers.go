@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,9 @@ const maxObserved = 500
 
 // planObserved keeps what WireGuard knows of agents and the store does not yet:
 // the endpoint, where the edge shakes hands first after a restart, and that
-// they have come with their own key.
-func planObserved(snap *snapshot, peers []wg.PeerStatus) ([]store.Op, error) {
+// they have come with their own key. version is that of the peers' programs; "" where
+// nothing is known of it.
+func planObserved(snap *snapshot, peers []wg.PeerStatus, version string) ([]store.Op, error) {
 	var ops []op
 	for _, p := range peers {
 		item, ok := snap.nodes[snap.byKey[p.Key]]
@@ -27,11 +29,11 @@ func planObserved(snap *snapshot, peers []wg.PeerStatus) ([]store.Op, error) {
 			continue
 		}
 		node := item.Value
-		node.Joined = true
+		node.Joined, node.Version = true, cmp.Or(version, node.Version)
 		if p.Endpoint.IsValid() && !p.Stream { // nobody can be called at the other end of a stream
 			node.Endpoint = p.Endpoint
 		}
-		if node.Joined == item.Value.Joined && node.Endpoint == item.Value.Endpoint {
+		if node.Joined == item.Value.Joined && node.Endpoint == item.Value.Endpoint && node.Version == item.Value.Version {
 			continue
 		}
 		if ops = append(ops, put(store.NodeKey(node.ID), node, item.Revision)); len(ops) == maxObserved {
@@ -66,12 +68,12 @@ func (r *running) observeOnce(ctx context.Context) error {
 	for _, p := range peers {
 		r.sizes.moved(snap.byKey[p.Key], p.Stream)
 	}
-	_, err = commit(ctx, r.store, snap, func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers) })
+	_, err = commit(ctx, r.store, snap, func(snap *snapshot) ([]store.Op, error) { return planObserved(snap, peers, "") })
 	return err
 }
 
-// seen keeps at once that an agent is here, and where.
-func (r *running) seen(ctx context.Context, node store.Node) (wg.PeerStatus, error) {
+// seen keeps at once that an agent is here, where, and with which version.
+func (r *running) seen(ctx context.Context, node store.Node, version string) (wg.PeerStatus, error) {
 	peer, ok, err := r.dev.Peer(node.Key)
 	if err != nil {
 		return peer, fmt.Errorf("ask WireGuard for a peer: %w", err)
@@ -80,7 +82,7 @@ func (r *running) seen(ctx context.Context, node store.Node) (wg.PeerStatus, err
 		return peer, revokedError() // between the look into the store and now
 	}
 	_, err = commit(ctx, r.store, r.reconcile.snap.Load(), func(snap *snapshot) ([]store.Op, error) {
-		return planObserved(snap, []wg.PeerStatus{peer})
+		return planObserved(snap, []wg.PeerStatus{peer}, version)
 	})
 	return peer, err
 }

@@ -28,7 +28,7 @@ func TestObserved(t *testing.T) {
 		{"known", wg.PeerStatus{Key: key, Endpoint: at, LastHandshake: w.now}, 0},
 		{"moved", wg.PeerStatus{Key: key, Endpoint: netip.MustParseAddrPort("203.0.113.9:4712"), LastHandshake: w.now}, 1},
 	} {
-		ops, err := planObserved(w.snap(), []wg.PeerStatus{c.status})
+		ops, err := planObserved(w.snap(), []wg.PeerStatus{c.status}, "")
 		if err != nil || len(ops) != c.ops {
 			t.Errorf("%s: %d operations, %v; want %d", c.name, len(ops), err, c.ops)
 		}

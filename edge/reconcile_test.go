@@ -101,7 +101,7 @@ func TestReconcilePass(t *testing.T) {
 	w.publish(node, web(1, "app"))
 	key := w.snap().nodes[node].Value.Key
 	at := netip.MustParseAddrPort("203.0.113.9:4711")
-	ops, err := planObserved(w.snap(), []wg.PeerStatus{{Key: key, Endpoint: at, LastHandshake: w.now}})
+	ops, err := planObserved(w.snap(), []wg.PeerStatus{{Key: key, Endpoint: at, LastHandshake: w.now}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestReconcilePass(t *testing.T) {
 		t.Errorf("%v: want the handshake of the known endpoint, and then the table", log)
 	}
 	// Nothing is done twice, and a new endpoint in the store moves no peer.
-	ops, err = planObserved(w.snap(), []wg.PeerStatus{{Key: key, Endpoint: netip.MustParseAddrPort("203.0.113.9:1"), LastHandshake: w.now}})
+	ops, err = planObserved(w.snap(), []wg.PeerStatus{{Key: key, Endpoint: netip.MustParseAddrPort("203.0.113.9:1"), LastHandshake: w.now}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

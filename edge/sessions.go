@@ -401,7 +401,7 @@ func (r *running) Session(ctx context.Context, from tunnel.NodeID, stream *contr
 	if err != nil {
 		return err
 	}
-	peer, err := r.seen(ctx, node)
+	peer, err := r.seen(ctx, node, stream.Version)
 	switch {
 	case err != nil && (control.CodeOf(err) != "" || peer.Key.IsZero()):
 		return err

@@ -48,7 +48,7 @@ func (e *Edge) join(name string, how agent.Reach, invite edge.InviteOptions) *Ag
 	e.t.Helper()
 	dir := openDir(e.t)
 	joined, err := agent.Join(e.t.Context(), dir, e.Invite(invite), agent.JoinOptions{
-		Name: name, Version: "test", Reach: how, Logger: e.Log.With("join", name),
+		Name: name, Version: "before", Reach: how, Logger: e.Log.With("join", name),
 	})
 	if err != nil {
 		e.t.Fatal(err)
