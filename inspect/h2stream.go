@@ -12,7 +12,8 @@ import (
 type h2Stream struct {
 	exchange *exchange
 	sinks    [2]sink
-	headers  bool // of the answer were read; what comes then are trailers
+	unwanted [2]bool // the queue knows that no more of the body is kept
+	headers  bool    // of the answer were read; what comes then are trailers
 }
 
 // headers takes a request's or an answer's head, or trailers.
@@ -119,9 +120,19 @@ func (c *h2Conn) half(dir direction, id uint32, at time.Time) {
 	})
 	c.session.touch(x)
 	if both {
-		delete(c.streams, id)
+		c.forget(id)
 		c.session.complete(x, StateDone, at)
 	}
+}
+
+// forget follows a stream no more.
+func (c *h2Conn) forget(id uint32) {
+	for dir, unwanted := range c.streams[id].unwanted {
+		if unwanted {
+			c.session.unwantStream(direction(dir), id, false)
+		}
+	}
+	delete(c.streams, id)
 }
 
 // reset ends a stream early. After a whole answer it only says that the rest
@@ -132,7 +143,7 @@ func (c *h2Conn) reset(id uint32, code uint32, at time.Time) {
 		return
 	}
 	x := s.exchange
-	delete(c.streams, id)
+	c.forget(id)
 	state := StateFailed
 	x.change(func() {
 		if x.response.done {

@@ -126,7 +126,7 @@ func (c *h2Conn) begin(r *h2Reader) error {
 	h := r.header
 	r.left = int64(h[0])<<16 | int64(h[1])<<8 | int64(h[2])
 	r.kind, r.flags = h[3], h[4]
-	r.stream = binary.BigEndian.Uint32(h[5:]) & (1<<31 - 1)
+	r.stream = h2StreamID(h[5:])
 	r.payload, r.pad = r.payload[:0], 0
 	r.data = r.kind == h2Data && r.flags&h2Padded == 0
 	if (r.kind == h2Continuation) != (r.opener != 0) {
@@ -171,6 +171,9 @@ func (c *h2Conn) body(dir direction, id uint32, p []byte, at time.Time) {
 	s.exchange.capture(dir, p, c.session.chunk, 0)
 	if sink := s.sinks[dir]; sink != nil {
 		sink.write(p, at)
+	} else if !s.unwanted[dir] && s.exchange.full(dir) {
+		s.unwanted[dir] = true
+		c.session.unwantStream(dir, id, true)
 	}
 	c.session.touch(s.exchange)
 }

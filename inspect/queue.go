@@ -100,6 +100,7 @@ type queue struct {
 
 	mu         sync.Mutex // guards what follows
 	head, tail *chunk
+	follower   h2Follower
 	bytes      int      // cost of all chunks, those being parsed included
 	pushed     [2]int64 // offsets
 	ends       ends
@@ -130,11 +131,24 @@ func (q *queue) push(dir direction, p []byte) call {
 		q.gapLocked(dir, n, now, false)
 		p = p[n:]
 	}
-	for len(p) > 0 {
-		n := q.appendLocked(dir, p, now)
-		p = p[n:]
+	n := q.follower.begin(dir, p, q.pushed[dir])
+	q.copyLocked(dir, p[:n], now)
+	for p = p[n:]; len(p) > 0; {
+		keep, skip := q.follower.ways[dir].next(p)
+		q.copyLocked(dir, p[:keep], now)
+		if skip > 0 {
+			q.gapLocked(dir, int64(skip), now, false)
+		}
+		p = p[keep+skip:]
 	}
 	return q.wakeLocked()
+}
+
+// copyLocked copies p.
+func (q *queue) copyLocked(dir direction, p []byte, now time.Time) {
+	for len(p) > 0 {
+		p = p[q.appendLocked(dir, p, now):]
+	}
 }
 
 // appendLocked copies the first bytes of p and returns how many.
@@ -163,9 +177,7 @@ func (q *queue) appendLocked(dir direction, p []byte, now time.Time) int {
 func (q *queue) foreseeLocked(p []byte, now time.Time) []byte {
 	f := &q.foresight
 	if n, ok := f.look(p, q.pushed[toVisitor], now); ok {
-		for keep := p[:n]; len(keep) > 0; {
-			keep = keep[q.appendLocked(toVisitor, keep, now):]
-		}
+		q.copyLocked(toVisitor, p[:n], now)
 		p = p[n:]
 	}
 	if skip := min(f.spared-q.pushed[toVisitor], int64(len(p))); skip > 0 {
