@@ -80,9 +80,10 @@ func (f *Folder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// hidden tells whether any part of a path begins with a dot.
+// hidden tells whether any part of a path begins with a dot. Windows takes a backslash
+// for a separator, too.
 func hidden(clean string) bool {
-	for part := range strings.SplitSeq(clean, "/") {
+	for part := range strings.FieldsFuncSeq(clean, func(r rune) bool { return r == '/' || r == '\\' }) {
 		if strings.HasPrefix(part, ".") && part != ".well-known" {
 			return true
 		}

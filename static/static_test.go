@@ -72,10 +72,10 @@ func ask(h http.Handler, method, path string, header ...string) (*http.Response,
 
 func TestNoWayOut(t *testing.T) {
 	for _, options := range []Options{{}, {Listing: true}, {SPA: true}} {
-		f := site(t, options, map[string]string{".env": "secret", ".git/config": "secret", "deep/.hidden": "secret", "plain.txt": "plain"})
+		f := site(t, options, map[string]string{".env": "secret", ".git/config": "secret", "deep/.hidden": "secret", `deep\.env`: "secret", "plain.txt": "plain"})
 		for _, path := range []string{
 			"/../secret.txt", "/deep/../../secret.txt", "/abs.txt", "/rel.txt", "/up/secret.txt", "/up/", "/up", "//../secret.txt",
-			"/.env", "/.git/config", "/deep/.hidden", "/deep/../.env", `/..\secret.txt`, `/deep\..\..\secret.txt`, "/plain.txt\x00", "../secret.txt", "/plain.txt/", "/plain.txt/x",
+			"/.env", "/.git/config", "/deep/.hidden", "/deep/../.env", `/deep\.env`, `/deep\..\.env`, `/..\secret.txt`, `/deep\..\..\secret.txt`, "/plain.txt\x00", "../secret.txt", "/plain.txt/", "/plain.txt/x",
 		} {
 			res, body := ask(f, "GET", path)
 			if strings.Contains(body, "secret") || res.StatusCode != http.StatusNotFound {
