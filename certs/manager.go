@@ -191,8 +191,8 @@ var authenticated = []uint16{
 }
 
 // TLSConfig returns a configuration for the visitors' listeners: TLS 1.2 and
-// later, HTTP/2 and HTTP/1.1, and with ACME the protocol of TLS-ALPN-01. It is
-// nil when the mode is Off. It may be taken before Run; handshakes wait for it.
+// later, HTTP/2, HTTP/1.1 and HTTP/1.0, and with ACME the protocol of TLS-ALPN-01.
+// It is nil when the mode is Off. It may be taken before Run; handshakes wait for it.
 //
 // A name that is not in the table and that no certificate covers gets the alert
 // unrecognized_name (RFC 6066 section 3). A client that sends no name gets the
@@ -201,7 +201,9 @@ func (m *Manager) TLSConfig() *tls.Config {
 	if m.cfg.Mode == Off {
 		return nil
 	}
-	protos := []string{"h2", "http/1.1"}
+	// http/1.0 is all that curl --http1.0 offers, and who offers nothing that is here
+	// gets an alert (RFC 7301 section 3.2). nginx agrees to it, too.
+	protos := []string{"h2", "http/1.1", "http/1.0"}
 	if m.cfg.Mode == ACME && m.cfg.serves(TLSALPN01) {
 		protos = append(protos, acmez.ACMETLS1Protocol)
 	}

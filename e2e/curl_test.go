@@ -31,7 +31,7 @@ func TestCurl(t *testing.T) {
 		t.Errorf("public address %q, want %s…", base, want)
 	}
 
-	for flag, version := range map[string]string{"--http1.1": "1.1", "--http2": "2"} {
+	for flag, version := range map[string]string{"--http1.0": "1", "--http1.1": "1.1", "--http2": "2"} {
 		t.Run("HTTP "+version, func(t *testing.T) {
 			if got, want := s.curl(flag, "--write-out", "%{http_version} %{http_code}", base+"/"), origin.Greeting+version+" 200"; got != want {
 				t.Errorf("got %q, want %q", got, want)

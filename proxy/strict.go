@@ -96,7 +96,7 @@ func Secured(c *tls.Conn) net.Conn {
 	switch state := c.ConnectionState(); state.NegotiatedProtocol {
 	case "h2":
 		return newFramedConn(newFleetingConn(c), state)
-	case "", "http/1.1":
+	case "", "http/1.1", "http/1.0":
 		gather, _ := c.NetConn().(Gatherer)
 		return &secureConn{strictConn: strictConn{Conn: c}, state: state, gather: gather}
 	}
