@@ -1,122 +1,19 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/wgexpose/wgexpose/control"
 	"github.com/wgexpose/wgexpose/keys"
 	"github.com/wgexpose/wgexpose/statedir"
-	"github.com/wgexpose/wgexpose/tunnel"
 )
-
-// Tunnel is one service to publish.
-type Tunnel struct {
-	tunnel.Spec              // its ID is drawn by Run when it is zero
-	ProxyProtocol       int  `json:"proxy_protocol,omitempty"`        // 1 or 2: tell a TCP upstream of the visitor with a PROXY header of that version
-	InsecureUpstreamTLS bool `json:"insecure_upstream_tls,omitempty"` // accept any certificate of an https:// upstream
-
-	Uninspected bool `json:"uninspected,omitempty"` // http: its requests are not read along, whoever inspects
-
-	Via string `json:"via,omitempty"` // dialled in place of Upstream, which is shown to people; written as an upstream is
-}
-
-// Validate says what makes a tunnel unusable.
-func (t Tunnel) Validate() error {
-	spec := t.Spec
-	if spec.ID == 0 {
-		spec.ID = 1 // Run draws one
-	}
-	if err := spec.Validate(); err != nil {
-		return err
-	}
-	if _, err := t.dialled(); err != nil {
-		return err
-	}
-	switch {
-	case t.ProxyProtocol < 0 || t.ProxyProtocol > 2:
-		return fmt.Errorf("PROXY protocol version %d: want 1 or 2, or 0 for none", t.ProxyProtocol)
-	case t.ProxyProtocol != 0 && t.Kind == tunnel.HTTP:
-		return errors.New("a PROXY header is for tcp and tls tunnels; http upstreams find the visitor in X-Forwarded-For")
-	}
-	return nil
-}
-
-// dialled is what visitors are led to.
-func (t Tunnel) dialled() (tunnel.Upstream, error) {
-	return tunnel.ParseUpstream(t.Kind, cmp.Or(t.Via, t.Upstream))
-}
-
-// Config is what Run needs.
-type Config struct {
-	Dir     *statedir.Dir // of an agent that has joined
-	Tunnels []Tunnel      // at least one
-	Keep    bool          // go on while any of several tunnels is good
-	Health  bool          // have it told at once that an upstream is down, or back; else the first visitor finds out
-	Reach   Reach         // of the process that holds the links
-	Inspect Inspect       // of the requests of http tunnels, by the process that holds the links; the first that asks for it says how
-	Version string        // of the program
-
-	Certificates Certificates // of the process that holds the links
-
-	Events func(Event) // called one at a time; may be nil
-
-	// Updates are sets of tunnels, each of which takes the place of the one before.
-	// Tunnels that stay as they are, and those of which only what edges look at has
-	// changed, keep their connections; the others have as long as at the end. A set
-	// that CheckTunnels refuses is logged and changes nothing. May be nil.
-	Updates <-chan []Tunnel
-
-	Logger *slog.Logger // nil discards
-
-	drain time.Duration // for running connections at the end; 0 = drainTimeout; tests shorten it
-}
-
-// Validate says what makes a Config unusable.
-func (c Config) Validate() error {
-	if c.Dir == nil {
-		return errors.New("agent: no state directory")
-	}
-	if err := c.Reach.Validate(); err != nil {
-		return err
-	}
-	if err := c.Inspect.Validate(); err != nil {
-		return err
-	}
-	return CheckTunnels(c.Tunnels)
-}
-
-// CheckTunnels says what makes a set of tunnels unusable.
-func CheckTunnels(tunnels []Tunnel) error {
-	if len(tunnels) == 0 {
-		return errors.New("agent: no tunnels")
-	}
-	if len(tunnels) > control.MaxTunnels {
-		return fmt.Errorf("agent: %d tunnels, of at most %d", len(tunnels), control.MaxTunnels)
-	}
-	for i, t := range tunnels {
-		if err := t.Validate(); err != nil {
-			return fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
-		for _, o := range tunnels[:i] {
-			if what := conflict(t.Spec, o.Spec); what != "" {
-				return fmt.Errorf("two tunnels ask for %s", what)
-			}
-		}
-	}
-	return nil
-}
 
 // Run serves the tunnels until ctx ends; then it withdraws them, gives running
 // connections up to 10 s, and returns nil. It reconnects for ever by itself.
@@ -328,121 +225,5 @@ func (r *runner) tell(e Event) {
 	defer r.telling.Unlock()
 	if r.cfg.Events != nil {
 		r.cfg.Events(e)
-	}
-}
-
-// guest hands the tunnels to the owner and stays until ctx or the owner ends.
-// A stranded one may still come until late. over tells that Run is to end, with err.
-func (r *runner) guest(ctx, late context.Context) (over bool, err error) {
-	until := ctx
-	if r.stranded {
-		until = late
-	}
-	conn, err := r.cfg.Dir.DialUnix(until, socketFile)
-	if errors.Is(err, statedir.ErrNotRunning) {
-		return false, nil
-	}
-	if err != nil && until.Err() != nil {
-		return true, nil
-	}
-	if err != nil {
-		return true, err
-	}
-	c := newLocalConn(conn)
-	defer c.Close()
-	if until.Err() != nil {
-		return true, nil
-	}
-	offers, version := r.roster.offers()
-	if err := c.write(request{Version: localVersion, Type: askRun, PID: os.Getpid(), Name: r.roll.name, Tunnels: offers, Inspect: r.cfg.Inspect, Reach: r.cfg.Reach, LogLevel: levelOf(r.log), Certificates: r.cfg.Certificates}); err != nil {
-		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
-		return false, nil
-	}
-	var first message
-	switch err := c.readSoon(&first); {
-	case err != nil:
-		r.log.Debug("hand over tunnels", "err", err) // the owner has just ended
-		return false, nil
-	case first.Type == msgEnd:
-		return true, r.handle(first)
-	case first.Type != msgWelcome || first.Version != localVersion:
-		return true, fmt.Errorf("unexpected answer %q on %s", first.Type, socketFile)
-	}
-	r.begun.Store(true)
-	r.stranded = false
-	r.log.Debug("another process holds the links")
-	r.roster.attach(version, func(offers []offer) {
-		if err := c.write(request{Version: localVersion, Type: askUpdate, Tunnels: offers}); err != nil {
-			r.log.Debug("hand over changed tunnels", "err", err) // the owner has ended; the next one gets all
-		}
-	})
-	defer func() { r.lost(r.roster.detach()) }()
-	return r.follow(ctx, c)
-}
-
-// follow handles the owner's messages, and withdraws the tunnels when ctx or a
-// refusal ends Run.
-func (r *runner) follow(ctx context.Context, c *localConn) (over bool, err error) {
-	withdraw := func() {
-		if err := c.write(request{Version: localVersion, Type: askWithdraw}); err != nil {
-			r.log.Debug("withdraw", "err", err) // the owner has ended, and with it the tunnels
-		}
-		// The reader below must end even if the owner hangs.
-		if err := c.SetReadDeadline(time.Now().Add(drainTimeout + localTimeout)); err != nil {
-			r.log.Debug("withdraw", "err", err)
-		}
-	}
-	stop := context.AfterFunc(ctx, withdraw)
-	defer stop()
-	var refusal error
-	for {
-		var m message
-		err := c.read(&m)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded): // that of withdraw: the owner hangs
-			return true, refusal
-		case err != nil || m.Type == msgBye:
-			if err != nil && !errors.Is(err, io.EOF) {
-				r.log.Debug("the process that held the links is gone", "err", err)
-			}
-			if refusal != nil {
-				return true, refusal
-			}
-			r.stranded = true
-			if ctx.Err() == nil {
-				r.orphaned()
-			}
-			return false, nil
-		case m.Type == msgDone:
-			return true, refusal
-		}
-		if err := r.handle(m); err != nil && refusal == nil {
-			if m.Type == msgEnd {
-				return true, err
-			}
-			refusal = err
-			if stop() {
-				withdraw()
-			}
-		}
-	}
-}
-
-// orphaned tells that the tunnels are away until there is a new owner.
-func (r *runner) orphaned() {
-	var events []Event
-	r.roster.mu.Lock()
-	for _, o := range r.roster.tunnels {
-		e := o.last
-		if e.PublicURL == "" {
-			continue
-		}
-		e.Time, e.State, e.PublicURL, e.Error = time.Now().UTC(), TunnelAway, "", nil
-		o.last = e
-		events = append(events, e)
-	}
-	r.roster.mu.Unlock()
-	for _, e := range events {
-		r.tell(e)
 	}
 }
