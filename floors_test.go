@@ -48,16 +48,18 @@ var floors = map[string]int{
 	"cmd/wgexpose": 5,
 
 	// For tests, see testSupport.
-	"store/storetest":  2,
-	"internal/ports":   0,
-	"internal/zone":    0,
-	"internal/pebble":  1,
-	"internal/harness": 4,
-	"internal/browser": 0,
+	"store/storetest":    2,
+	"internal/ports":     0,
+	"internal/logbuf":    0,
+	"internal/smalldisk": 0,
+	"internal/zone":      0,
+	"internal/pebble":    1,
+	"internal/harness":   4,
+	"internal/browser":   0,
 }
 
 // testSupport are the packages that tests alone may import.
-var testSupport = []string{"store/storetest", "internal/ports", "internal/zone", "internal/pebble", "internal/harness", "internal/browser"}
+var testSupport = []string{"store/storetest", "internal/ports", "internal/logbuf", "internal/smalldisk", "internal/zone", "internal/pebble", "internal/harness", "internal/browser"}
 
 // restricted says who may import a package of another module, with only empty, nobody.
 var restricted = []struct {

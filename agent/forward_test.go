@@ -22,6 +22,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/wgexpose/wgexpose/control"
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 	"github.com/wgexpose/wgexpose/netstack"
 	"github.com/wgexpose/wgexpose/tunnel"
 )
@@ -335,7 +336,7 @@ func TestVisitorIsLogged(t *testing.T) {
 	e := newFakeEdge(t)
 	l := listen(t)
 	echo(t, l, "app")
-	var log lockedBuffer
+	var log logbuf.Buffer
 	_, addr, _ := serving(t, e, Config{
 		Tunnels: []Tunnel{tcpTunnel("app", l.Addr().String())},
 		Logger:  slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo})),
@@ -446,22 +447,4 @@ func TestHalfClose(t *testing.T) {
 	if b, err := io.ReadAll(c); err != nil || string(b) != "QUESTION" {
 		t.Errorf("got %q, %v", b, err)
 	}
-}
-
-// lockedBuffer is a buffer for a logger.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

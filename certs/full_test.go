@@ -5,13 +5,12 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/internal/smalldisk"
 )
 
 // An obstacle keeps everything new out of a storage until it is taken away.
@@ -24,7 +23,7 @@ type obstacle struct {
 
 var obstacles = []obstacle{
 	{"blocked", func(t *testing.T) string { return t.TempDir() }, block, "file exists"},
-	{"full disk", smallDisk, fillDisk, "is full, in space or in inodes: free some there"},
+	{"full disk", func(t *testing.T) string { return smalldisk.Mount(t, "size=256k") }, func(t *testing.T, dir string) func() { return smalldisk.Fill(t, dir) }, "is full, in space or in inodes: free some there"},
 }
 
 // block puts other things where folders and files are to go.
@@ -37,44 +36,6 @@ func block(t *testing.T, dir string) (away func()) {
 	}
 	return func() {
 		if err := errors.Join(os.Remove(link), os.RemoveAll(folder)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// smallDisk mounts one, or skips the test.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("only root can mount a small file system")
-	}
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=256k", "wgexpose-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("no small file system can be mounted here: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return dir
-}
-
-// fillDisk takes the last byte.
-func fillDisk(t *testing.T, dir string) (away func()) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "ballast"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 4<<10))
-	}
-	if cerr := f.Close(); !errors.Is(err, syscall.ENOSPC) || cerr != nil {
-		t.Fatal(err, cerr)
-	}
-	return func() {
-		if err := os.Remove(f.Name()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 // limit is how long a test waits for what must happen.
@@ -60,27 +61,9 @@ func (tb *table) remove(host string) {
 	delete(tb.hosts, host)
 }
 
-// logBuffer keeps a log for the test to search.
-type logBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // logger writes to a buffer that is shown when the test fails.
-func logger(t *testing.T) (*slog.Logger, *logBuffer) {
-	b := new(logBuffer)
+func logger(t *testing.T) (*slog.Logger, *logbuf.Buffer) {
+	b := new(logbuf.Buffer)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", b)

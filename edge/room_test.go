@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 // Visitors that say nothing do not keep others out.
@@ -68,7 +70,7 @@ func TestOneAddressIsBounded(t *testing.T) {
 // than it may is reset before anything is computed, and comes in again later.
 func TestHandshakesOfOneAddressArePaced(t *testing.T) {
 	const perSecond, atOnce = 1, 10
-	var log lockedLog
+	var log logbuf.Buffer
 	r := newRig(t, func(r *rig) {
 		r.cfg.Handshakes, r.front.log = perSecond, slog.New(slog.NewTextHandler(&log, nil))
 	})

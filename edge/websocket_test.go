@@ -1,18 +1,18 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 func echoMessages(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,7 @@ func wantGone(t *testing.T, ctx context.Context, c *websocket.Conn) {
 // A WebSocket goes through every layer, and ends with the node, or with the
 // front when its time is up.
 func TestWebSocketThroughTheFront(t *testing.T) {
-	var log lockedLog
+	var log logbuf.Buffer
 	r := newRig(t, func(r *rig) {
 		r.limits.drain = 50 * time.Millisecond
 		r.front.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -106,22 +106,4 @@ func TestDropNodeEndsWebSockets(t *testing.T) {
 	exchange(t, ctx, c, "still here")
 	r.DropNode(testAgent)
 	wantGone(t, ctx, c)
-}
-
-// lockedLog is a log that many write to and the test reads.
-type lockedLog struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,10 +14,11 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 var sample = &Problem{
@@ -193,26 +193,8 @@ func TestProblemDoesNotWaitForTheUpload(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that handlers write to and the test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestLog(t *testing.T) {
-	var out lockedBuffer
+	var out logbuf.Buffer
 	f := serve(t, Config{
 		Dial:   func(context.Context) (net.Conn, error) { return nil, errors.New("strange") },
 		Logger: slog.New(slog.NewTextHandler(&out, nil)).With("tunnel", "app"),

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/wgexpose/wgexpose/internal/smalldisk"
 	"github.com/wgexpose/wgexpose/statedir"
 )
 
@@ -99,26 +100,8 @@ func TestOpenThroughALink(t *testing.T) {
 	}
 }
 
-// mountTmpfs mounts a file system of a size, or skips the test.
-func mountTmpfs(t *testing.T, options string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("only root can mount a small file system")
-	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "wgexpose-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("no small file system can be mounted here: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return dir
-}
-
 func TestFullFileSystem(t *testing.T) {
-	dir := open(t, mountTmpfs(t, "size=64k,mode=700"))
+	dir := open(t, smalldisk.Mount(t, "size=64k,mode=700"))
 	if err := dir.WriteFile("file", []byte("kept")); err != nil {
 		t.Fatal(err)
 	}
@@ -134,23 +117,14 @@ func TestFullFileSystem(t *testing.T) {
 		t.Fatalf("left behind: %v, %v", names, err)
 	}
 	// What only reads works when nothing can be written at all.
-	fill, err := os.Create(dir.Path("ballast"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = fill.Write(make([]byte, 512))
-	}
-	if err := fill.Close(); err != nil {
-		t.Fatal(err)
-	}
+	smalldisk.Fill(t, dir.String())
 	if got, err := open(t, dir.String()).ReadFile("file"); err != nil || string(got) != "kept" {
 		t.Fatalf("%q, %v", got, err)
 	}
 }
 
 func TestReadOnlyFileSystem(t *testing.T) {
-	path := mountTmpfs(t, "ro,mode=700")
+	path := smalldisk.Mount(t, "ro,mode=700")
 	_, err := statedir.Open(path)
 	wantError(t, err, path, "read-only", "--state")
 	_, err = statedir.Open(filepath.Join(path, "new"))

@@ -7,15 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/wgexpose/wgexpose/internal/smalldisk"
 	"github.com/wgexpose/wgexpose/statedir"
 	"github.com/wgexpose/wgexpose/store"
 )
@@ -134,18 +133,7 @@ func TestBoltFileLimit(t *testing.T) {
 
 // TestBoltDiskFull fills a whole file system, which takes root and Linux.
 func TestBoltDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if runtime.GOOS != "linux" || os.Getuid() != 0 {
-		t.Skip("only root can mount a small file system")
-	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "wgexpose-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("no small file system can be mounted here: %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
+	dir := smalldisk.Mount(t, "size=1m")
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 256<<10), 0o600); err != nil {
 		t.Fatal(err)
@@ -173,7 +161,7 @@ func TestBoltDiskFull(t *testing.T) {
 		t.Fatalf("%v, want what to do about a full disk", err)
 	}
 	// A new store cannot be made, and leaves nothing behind.
-	fillDisk(t, filepath.Join(dir, "rest"))
+	smalldisk.Fill(t, dir)
 	if _, err := store.OpenBolt(filepath.Join(dir, "other.db")); !isFull(err) {
 		t.Fatalf("a new store on a full disk: %v, want what to do about a full disk", err)
 	}
@@ -188,22 +176,6 @@ func TestBoltDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// fillDisk takes the last byte.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 512))
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 	"github.com/wgexpose/wgexpose/keys"
 )
 
@@ -307,30 +308,12 @@ func TestDoneWhenTheTunEnds(t *testing.T) {
 	}
 }
 
-// lockedBuffer may be written by many.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func textLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func TestLogsHoldNoKeys(t *testing.T) {
-	var logged lockedBuffer
+	var logged logbuf.Buffer
 	log := textLogger(&logged)
 	key, peer := newKey(t), newKey(t).Public()
 	d, err := Open(Config{Key: key, Tun: newFakeTun(), Bind: UDP(loopback4), Logger: log})

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 // One Send of a run of equal datagrams is one message of the kernel, and
@@ -292,7 +294,7 @@ func TestTooLarge(t *testing.T) {
 }
 
 func TestSocketBuffers(t *testing.T) {
-	var logged lockedBuffer
+	var logged logbuf.Buffer
 	b := UDPWith(loopback4, UDPOptions{Logger: textLogger(&logged)})
 	for range 3 {
 		if _, _, err := b.Open(0); err != nil {

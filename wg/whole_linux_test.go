@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
 
 // probes tells packets of one protocol from others, and notes what it is told.
@@ -154,7 +156,7 @@ func TestLostProbesAreForgotten(t *testing.T) {
 // Without the right to go beyond the system's limit, the log tells once how to
 // raise it.
 func TestHintAboutSmallBuffers(t *testing.T) {
-	var logged lockedBuffer
+	var logged logbuf.Buffer
 	first := UDPWith(loopback4, UDPOptions{Logger: textLogger(&logged)})
 	b := Join(nil, first, UDPWith(loopback6, UDPOptions{Logger: textLogger(&logged)}))
 	done := make(chan error, 1)

@@ -14,30 +14,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/wgexpose/wgexpose/internal/logbuf"
 )
-
-// syncBuffer is a strings.Builder for several goroutines.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // The demo is the first thing that people see, so all that it promises is
 // tried: the addresses, and the curl line as it is printed.
@@ -51,7 +34,7 @@ func TestDemo(t *testing.T) {
 	defer stop()
 
 	stdout, printed := io.Pipe()
-	var stderr syncBuffer
+	var stderr logbuf.Buffer
 	code := make(chan int, 1)
 	go func() {
 		code <- run(demoCtx, []string{"demo", "--listen-https", "127.0.0.1:0"}, strings.NewReader(""), printed, &stderr)
