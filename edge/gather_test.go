@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 
@@ -179,17 +180,18 @@ func (m *mailbox) Close() error {
 	return m.Conn.Close()
 }
 
-// TestAnswersLeaveTogether has an upstream say parts of an answer, and looks what
-// leaves: what it has said, before it says more, in one write.
-func TestAnswersLeaveTogether(t *testing.T) {
+// inParts is an answer that comes in parts.
+type inParts struct {
+	header string
+	said   [][]string // what is there at the same time; the first has the header in front of it
+	bytes  []int      // of the body, so far
+	writes []int      // to a visitor with HTTP/1.1, how many; of the last, the server adds to what ended
+}
+
+func answersInParts() map[string]inParts {
 	page := func(n int) string { return string(bytes.Repeat([]byte("x"), n)) }
 	chunk := func(n int) string { return fmt.Sprintf("%x\r\n%s\r\n", n, page(n)) }
-	for name, c := range map[string]struct {
-		header string
-		said   [][]string // what is there at the same time; the first has the header in front of it
-		bytes  []int      // of the body, so far
-		writes []int      // how many; of the last, the server adds to what ended
-	}{
+	return map[string]inParts{
 		"short":               {"Content-Length: 1000", [][]string{{page(1000)}}, []int{1000}, []int{1}},
 		"in two packets":      {"Content-Length: 9000", [][]string{{page(1000), page(8000)}}, []int{9000}, []int{1}},
 		"header first":        {"Content-Length: 9000", [][]string{{""}, {page(9000)}}, []int{0, 9000}, []int{1, 1}},
@@ -197,27 +199,83 @@ func TestAnswersLeaveTogether(t *testing.T) {
 		"more than is held":   {"Content-Length: 200000", [][]string{{page(60000), page(60000), page(80000)}}, []int{200000}, []int{4}},
 		"of unknown length":   {"Transfer-Encoding: chunked", [][]string{{chunk(1000)}, {chunk(5000), chunk(3000)}, {"0\r\n\r\n"}}, []int{1000, 9000, 9000}, []int{1, 1, 1}},
 		"of unknown, at once": {"Transfer-Encoding: chunked", [][]string{{chunk(1000) + "0\r\n\r\n"}}, []int{1000}, []int{2}},
-	} {
+	}
+}
+
+// saying serves a tunnel by an upstream that says parts of c when the result is called,
+// with the number of the part.
+func (r *rig) saying(c inParts) func(part int) {
+	upstream := newMailbox(r.t)
+	r.apply(httpEntry(1, "app.edge.test"))
+	r.dialer.set(1, func(context.Context) (net.Conn, error) { return upstream, nil })
+	return func(part int) {
+		pieces := slices.Clone(c.said[part])
+		if part == 0 {
+			pieces[0] = "HTTP/1.1 200 OK\r\n" + c.header + "\r\n\r\n" + pieces[0]
+		}
+		upstream.say(pieces...)
+	}
+}
+
+// TestAnswersLeaveInTime has an upstream say parts of an answer, each after the visitor
+// has got the one before.
+func TestAnswersLeaveInTime(t *testing.T) {
+	for name, c := range answersInParts() {
+		for proto, client := range map[string]func(*rig) *http.Client{
+			"HTTP/2": func(r *rig) *http.Client { return r.client(nil) },
+			"HTTP/3": (*rig).client3,
+		} {
+			t.Run(name+" over "+proto, func(t *testing.T) {
+				r := newRig(t, withHTTP3(nil))
+				say := r.saying(c)
+				say(0)
+				res, err := client(r).Do(r.request(http.MethodGet, "https://app.edge.test/", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if res.Proto != proto+".0" {
+					t.Fatalf("the answer came by %s", res.Proto)
+				}
+				total := 0
+				for i, sofar := range c.bytes {
+					if i > 0 {
+						say(i)
+					}
+					n, err := io.CopyN(io.Discard, res.Body, int64(sofar-total))
+					if total += int(n); err != nil {
+						t.Fatalf("part %d: %v", i, err)
+					}
+				}
+				if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+					t.Fatalf("%d bytes more: %v", len(rest), err)
+				}
+			})
+		}
+	}
+}
+
+// TestAnswersLeaveTogether has an upstream say parts of an answer, and looks what
+// leaves: what it has said, before it says more, in one write.
+func TestAnswersLeaveTogether(t *testing.T) {
+	for name, c := range answersInParts() {
 		t.Run(name, func(t *testing.T) {
-			upstream := newMailbox(t)
 			var visitors *countedListener
 			r := newRig(t, func(r *rig) {
 				visitors = &countedListener{Listener: r.cfg.HTTPS}
 				r.cfg.HTTPS = visitors
 			})
-			r.apply(httpEntry(1, "app.edge.test"))
-			r.dialer.set(1, func(context.Context) (net.Conn, error) { return upstream, nil })
+			say := r.saying(c)
 			conn := r.dialTLS("app.edge.test", "http/1.1")
 			br := bufio.NewReader(conn)
 			visitors.take()
 			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: app.edge.test\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
-			c.said[0][0] = "HTTP/1.1 200 OK\r\n" + c.header + "\r\n\r\n" + c.said[0][0]
 			var res *http.Response
 			total := 0
-			for i, pieces := range c.said {
-				upstream.say(pieces...)
+			for i := range c.said {
+				say(i)
 				if res == nil {
 					var err error
 					if res, err = http.ReadResponse(br, nil); err != nil {

@@ -116,7 +116,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (a *answer) finish() {
 	a.body.anyPace()
 	// An error breaks the visitor's connection, which the server sees.
-	_ = a.gather.letGo()
+	_ = a.gather.end()
 	if a.hijacked {
 		return
 	}

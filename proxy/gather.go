@@ -27,24 +27,26 @@ type gatherKey struct{}
 // its buffer up, what is left, and what is less than a buffer. Each is a TLS record, a
 // system call, and a packet that wakes the visitor.
 //
+// Where the visitor's connection is no [Gatherer], or carries the answers of several
+// requests, the server is at least flushed no more often than that.
+//
 // Nothing waits: what is held leaves before a read of the upstream's connection that
 // would block.
 type gathering struct {
 	w    http.ResponseWriter
-	to   Gatherer      // nil: the visitor's connection has none, and the rest is of no use
+	to   Gatherer      // nil: the server alone holds what is written, as much as it likes
 	from *upstreamConn // by which the answer comes; nil: by another kind of connection
 	on   bool          // set before the answer begins, if at all
 
 	mu      sync.Mutex // guards all below, and w: the reverse proxy flushes the header from another goroutine
 	holding bool
-	held    int // bytes written since Hold
+	held    int  // bytes written since Hold
+	begun   bool // flushed once
 }
 
 // follow has ctx tell by which connection the answer comes.
 func (g *gathering) follow(ctx context.Context) context.Context {
-	if g.to, _ = ctx.Value(gatherKey{}).(Gatherer); g.to == nil {
-		return ctx
-	}
+	g.to, _ = ctx.Value(gatherKey{}).(Gatherer)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { g.from, _ = info.Conn.(*upstreamConn) },
 		// The transport is about to wait for the next answer, while the read of the body
@@ -60,7 +62,7 @@ func (g *gathering) follow(ctx context.Context) context.Context {
 // begin has what follows of the answer held, where it can be told when to let go. The
 // connection of an answer without a body is another request's by now.
 func (g *gathering) begin(res *http.Response) {
-	if g.to == nil || g.from == nil || g.from.readable == nil || res.StatusCode == http.StatusSwitchingProtocols || empty(res) {
+	if g.from == nil || g.from.readable == nil || res.StatusCode == http.StatusSwitchingProtocols || empty(res) {
 		return
 	}
 	g.on = true
@@ -79,7 +81,10 @@ func (g *gathering) hold() {
 }
 
 func (g *gathering) holdLocked() {
-	if !g.holding {
+	switch {
+	case g.to == nil:
+		g.holding = true
+	case !g.holding:
 		g.holding, g.held = g.to.Hold(), 0
 	}
 }
@@ -90,6 +95,9 @@ func (g *gathering) write(b []byte) (int, error) {
 	defer g.mu.Unlock()
 	g.holdLocked()
 	n, err := g.w.Write(b)
+	if g.to == nil {
+		return n, err
+	}
 	if g.held += n; err == nil && g.held > heldMost-leastPiece {
 		err = g.letGoLocked()
 	}
@@ -100,16 +108,21 @@ func (g *gathering) write(b []byte) (int, error) {
 func (g *gathering) room() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.holding {
+	if g.to == nil || !g.holding {
 		return heldMost
 	}
 	return heldMost - g.held
 }
 
-// flush makes the server let go of what it has; what is held stays so.
+// flush makes the server let go of what it has; what is held stays so. Where only the
+// server holds, that is for the header, which says by it that no length is known.
 func (g *gathering) flush() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.to == nil && g.begun {
+		return nil
+	}
+	g.begun = true
 	return http.NewResponseController(g.w).Flush()
 }
 
@@ -124,8 +137,21 @@ func (g *gathering) letGoLocked() error {
 	if !g.holding {
 		return nil
 	}
-	g.holding = false
-	return errors.Join(http.NewResponseController(g.w).Flush(), g.to.Release())
+	g.holding, g.begun = false, true
+	err := http.NewResponseController(g.w).Flush()
+	if g.to != nil {
+		err = errors.Join(err, g.to.Release())
+	}
+	return err
+}
+
+// end is called when nothing more is written. The server lets go of what it has by itself
+// when the handler returns, and over HTTP/2 says that it was all.
+func (g *gathering) end() error {
+	if g.to == nil {
+		return nil
+	}
+	return g.letGo()
 }
 
 // awaited is the body of an answer that is held.

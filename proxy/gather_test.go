@@ -29,6 +29,14 @@ func newGathering(from *upstreamConn) (*gathering, *keeper) {
 	return &gathering{w: httptest.NewRecorder(), to: k, from: from}, k
 }
 
+// flushes counts how often the server is told to let go.
+type flushes struct {
+	*httptest.ResponseRecorder
+	n int
+}
+
+func (f *flushes) Flush() { f.n++ }
+
 // lastRead is a body that ends while its connection already has another answer.
 type lastRead struct {
 	io.ReadCloser
@@ -73,4 +81,52 @@ func TestAnswerWithoutABodyIsNotHeld(t *testing.T) {
 	if head.begin(&http.Response{ContentLength: 5, Body: http.NoBody}); head.on {
 		t.Error("it is held, and so looks at a connection that may be another's")
 	}
+}
+
+// Over HTTP/2 and HTTP/3 the server is flushed before a read that would wait, and else
+// for a header only that says that no length is known.
+func TestServerAloneIsFlushedBeforeWaits(t *testing.T) {
+	conn := newUpstreamConn(mute{})
+	server := &flushes{ResponseRecorder: httptest.NewRecorder()}
+	g := &gathering{w: server, from: conn}
+	res := &http.Response{ContentLength: -1, Body: io.NopCloser(conn)}
+	if g.begin(res); !g.on {
+		t.Fatal("it is not on")
+	}
+	look := func(when string, want int) {
+		t.Helper()
+		if server.n != want {
+			t.Errorf("%s the server was flushed %d times, want %d", when, server.n, want)
+		}
+	}
+	write := func() {
+		t.Helper()
+		if _, err := g.write(make([]byte, heldMost)); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.hold()
+	look("before the header", 0)
+	write()
+	look("after the header", 1)
+	write()
+	look("after much", 1)
+	for want := range 2 {
+		if _, err := res.Body.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatal(err)
+		}
+		look("before a wait", 2+want)
+		if _, err := res.Body.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatal(err)
+		}
+		look("before a wait with nothing written", 2+want)
+		write()
+	}
+	if err := g.end(); err != nil {
+		t.Fatal(err)
+	}
+	look("at the end", 3)
 }
