@@ -80,7 +80,7 @@ func edgeSettings() []setting {
 		{"tcp_ports", "20000-29999", "public TCP ports, `FIRST-LAST`"},
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
 		{"warn_random_names", "false", "warn visitors before the first page of a tunnel whose name this edge has chosen"},
-		{"handshake_rate", strconv.Itoa(relay.Handshakes), "so many TLS sessions, `N`, one address may begin each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
+		{"handshake_rate", strconv.Itoa(relay.Handshakes), "`N` TLS sessions may be begun by one address each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"metrics", "off", "`ADDRESS` for Prometheus' metrics at /metrics, such as :9090 for this machine alone; with an IP address, for whoever can connect; or off"},
 		{"public_https_port", "", "`PORT` in public addresses, if another machine forwards that port here (default: that of --listen-https)"},

@@ -20,8 +20,8 @@ attempt to get or renew one failed, if it did. With the edge stopped, those that
 has stored, and own ones in the files that it had at its last start.
 
 Certificates are renewed when a third of their time is left. One whose renewal goes
-wrong is failing, here, in the log at each attempt, in "wgexpose edge status", and in the metrics
-(wgexpose edge --metrics).`,
+wrong is failing: that is shown here and in "wgexpose edge status", logged at each
+attempt, and told by the metrics (wgexpose edge --metrics).`,
 		Example: `  wgexpose edge certs
   wgexpose edge certs --json`,
 		Args: cobra.NoArgs,

@@ -15,8 +15,9 @@ func (a *app) diagnoseCommand() *cobra.Command {
 		Use:   "diagnose",
 		Short: "Look at what is between this machine and its edge",
 		Long: `Look at what is between this machine and its edge, and say what is wrong and what
-to do: the config file, names, TLS and the proxy in front of it, the clock, UDP to each port of the
-edge, how large packets may be, address translation, and socket buffers.
+to do: the config file, names, TLS and the proxy in front of it, the clock, UDP to
+each port of the edge, how large packets may be, address translation, and socket
+buffers.
 
 While another command shares something, UDP is left alone, since the agent's key
 works in one place at a time, and that command's links are told instead.`,
