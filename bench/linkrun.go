@@ -102,12 +102,21 @@ func (s *session) linkOnce(ctx context.Context, l *link.Link, r *rig, round int,
 	return nil
 }
 
-// introduce opens a few connections, by which the ends of a tunnel learn how long
+// learnsIn is how long a tunnel's ends take at most, while connections come and go, to
+// find out that their path has become longer. That it is shorter they see at once.
+const learnsIn = 6 * time.Second
+
+// introduce opens connections, by which the ends of a tunnel learn how long
 // the path is that has just been changed under them. Ends that met over it know
 // it from the start.
 func (r *rig) introduce(ctx context.Context, p *path, rtt time.Duration) error {
+	takes := 3*rtt + 100*time.Millisecond
+	if rtt > p.rtt {
+		takes += learnsIn
+	}
+	p.rtt = rtt
 	a, err := r.job(ctx, p, load.Job{Connect: &load.Connect{
-		Addr: p.tcp, Workers: 2, For: 3*rtt + 100*time.Millisecond,
+		Addr: p.tcp, Workers: 2, For: takes,
 	}})
 	if err != nil {
 		return err

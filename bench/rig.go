@@ -39,6 +39,7 @@ type path struct {
 	host  string // name to ask for there
 	quiet string // a host whose requests the inspector does not show; "" if there is none
 	pids  map[string]int
+	rtt   time.Duration // of the emulated link, when its ends last met
 }
 
 // site is where processes run: this machine as it is, or the two ends of a link.

@@ -37,19 +37,17 @@ func findSeat() seat {
 	return seat{ok: true, sender: snd.Index[0], state: state.Index[0], control: cc.Index[0]}
 }
 
-// take gives ep, which is connected, a congestion control of its own.
-func (at seat) take(ep *tcp.Endpoint) {
+// take gives ep, which is connected to p and locked, a congestion control of its own.
+func (at seat) take(ep *tcp.Endpoint, p *peer) {
 	if !at.ok {
 		return
 	}
-	ep.LockUser()
-	defer ep.UnlockUser()
 	sender := reflect.ValueOf(ep).Elem().Field(at.sender)
 	if sender.IsNil() {
 		return
 	}
 	state := sender.Elem().Field(at.state)
-	ours := newCubic((*tcp.TCPSenderState)(unsafe.Pointer(state.UnsafeAddr())))
+	ours := newCubic((*tcp.TCPSenderState)(unsafe.Pointer(state.UnsafeAddr())), p)
 	cc := sender.Elem().Field(at.control)
 	reflect.NewAt(cc.Type(), unsafe.Pointer(cc.UnsafeAddr())).Elem().Set(reflect.ValueOf(ours))
 }

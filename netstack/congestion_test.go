@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"gvisor.dev/gvisor/pkg/tcpip/faketime"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
@@ -66,15 +67,75 @@ func TestOwnCongestionControl(t *testing.T) {
 	})
 }
 
-// A connection within a LAN keeps what gVisor has.
-func TestNearConnectionsUseReno(t *testing.T) {
-	a, b := wired(t, nil)
-	client, _ := connected(t, a, b)
-	withControl(client, func(c *cubic) {
-		if near := client.peer.isNear(); near != (c == nil) {
-			t.Errorf("near is %t, and our congestion control %t", near, c != nil)
-		}
+// A path that becomes longer is that for connections that exist and for new ones, at both
+// ends; it is short again at once.
+func TestConnectionsFollowTheirPath(t *testing.T) {
+	const ms = time.Millisecond
+	clock := faketime.NewManualClock()
+	var (
+		oneWay atomic.Int64
+		passes sync.Mutex
+	)
+	a, b := wiredWith(t, Config{TimeWait: ms, clock: clock}, func(bufs [][]byte) [][]byte {
+		passes.Lock()
+		defer passes.Unlock()
+		clock.Advance(time.Duration(oneWay.Load())) // time passes only while something travels
+		return bufs
 	})
+	talk := func(client, server *Conn) {
+		t.Helper()
+		mustWrite(t, client, "question")
+		mustRead(t, server, "question")
+		mustWrite(t, server, "answer")
+		mustRead(t, client, "answer")
+	}
+	are := func(client, server *Conn, near bool) bool {
+		want := 0
+		for _, c := range []*Conn{client, server} {
+			withControl(c, func(cc *cubic) {
+				if cc != nil && cc.near == near {
+					want++
+				}
+			})
+		}
+		return want == 2
+	}
+	oneWay.Store(int64(ms))
+	client, server := connected(t, a, b)
+	for range 100 {
+		talk(client, server)
+	}
+	if !are(client, server, true) {
+		t.Error("connections in the LAN are not near")
+	}
+	oneWay.Store(int64(near))
+	for began := clock.NowMonotonic(); clock.NowMonotonic().Sub(began) < longerAfter-time.Second; {
+		talk(client, server)
+	}
+	if !are(client, server, true) {
+		t.Error("connections are not near as soon as a few seconds are slow")
+	}
+	for began := clock.NowMonotonic(); clock.NowMonotonic().Sub(began) < 2*time.Second; {
+		talk(client, server)
+	}
+	if !are(client, server, false) {
+		t.Error("connections outside of the LAN are near")
+	}
+	laterClient, laterServer := connected(t, a, b)
+	for range 10 {
+		talk(laterClient, laterServer)
+	}
+	if !are(laterClient, laterServer, false) {
+		t.Error("connections that began outside of the LAN are near")
+	}
+	oneWay.Store(int64(ms))
+	for tries := 0; !are(client, server, true) || !are(laterClient, laterServer, true); tries++ {
+		if tries == 1000 {
+			t.Fatal("connections that are back in the LAN are not near")
+		}
+		talk(client, server)
+		talk(laterClient, laterServer)
+	}
 }
 
 // withControl calls f with c's congestion control, which is nil if it is not ours, while

@@ -68,24 +68,17 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip
 	c.entries[1].Init(waiter.ChannelNotifier(c.writable), waiter.WritableEvents|ends)
 	wq.EventRegister(&c.entries[0])
 	wq.EventRegister(&c.entries[1])
-	// Packets are sent under this lock, and may be already.
-	if ep, ok := ep.(*tcp.Endpoint); ok {
-		ep.LockUser()
-		ep.SetOwner(&c.acker)
-		ep.UnlockUser()
-	}
 	// So far, the endpoint has timed its handshake only.
 	var info tcpip.TCPInfoOption
-	if terr := ep.GetSockOpt(&info); terr == nil {
-		c.peer.measured(info.RTT)
+	if terr := ep.GetSockOpt(&info); terr == nil && info.RTT > 0 {
+		c.peer.timed(info.RTT, s.stack.Clock().NowMonotonic())
 	}
-	if c.peer.isNear() {
-		cc := tcpip.CongestionControlOption(nearControl)
-		if terr := ep.SetSockOpt(&cc); terr != nil {
-			s.link.logger.Debug("a connection keeps its congestion control", "err", translate(terr))
-		}
-	} else if ep, ok := ep.(*tcp.Endpoint); ok {
-		s.seat.take(ep)
+	if ep, ok := ep.(*tcp.Endpoint); ok {
+		// Packets are sent under this lock, and may be already.
+		ep.LockUser()
+		ep.SetOwner(&c.acker)
+		s.seat.take(ep, c.peer)
+		ep.UnlockUser()
 	}
 	// With the notice, which ends gVisor's own tuning of the size.
 	ep.SocketOptions().SetSendBufferSize(int64(c.room.size), true)

@@ -24,6 +24,8 @@ const (
 // are gVisor's congestionControl (transport/tcp/snd.go).
 type cubic struct {
 	sender *tcp.TCPSenderState
+	peer   *peer
+	near   bool // the path is known to be short, or was at the last Update
 	round  round
 	start  slowStart
 	seen   int                 // sender.SndCwnd, as it was left here
@@ -41,8 +43,8 @@ type cubic struct {
 	recover seqnum.Value // and what was sent up to here belongs to it
 }
 
-func newCubic(sender *tcp.TCPSenderState) *cubic {
-	c := &cubic{sender: sender}
+func newCubic(sender *tcp.TCPSenderState, p *peer) *cubic {
+	c := &cubic{sender: sender, peer: p}
 	c.round.begin(sender)
 	return c
 }
@@ -52,14 +54,16 @@ func newCubic(sender *tcp.TCPSenderState) *cubic {
 func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
 	s := c.sender
 	acked = max(acked, 0)
+	c.follow(rtt, now)
 	rested := now.Sub(c.last) > s.RTO
 	c.last = now
 	c.forget()
 	began := c.round.acknowledged(s, acked, rtt)
 	avoids := s.SndCwnd >= s.Ssthresh
 	// gVisor sets some windows back after a rest. And while the window is not what
-	// bounds the sender, nothing is learned about it (RFC 9438, section 5.8).
-	if limited := c.round.limited(s); !avoids || !limited || rested || s.SndCwnd != c.seen {
+	// bounds the sender, nothing is learned about it (RFC 9438, section 5.8). Slow start
+	// on a short path goes on: a window near the bound would cut segments (room).
+	if limited := c.round.limited(s) || c.near && !avoids; !avoids || !limited || rested || s.SndCwnd != c.seen {
 		c.epoch, c.part = tcpip.MonotonicTime{}, 0
 		if !limited {
 			c.seen = s.SndCwnd
@@ -70,14 +74,43 @@ func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
 		c.start = slowStart{}
 		c.avoid(min(acked, s.SndCwnd), now)
 	} else {
-		used := s.Outstanding+acked+largeSegment >= s.SndCwnd
-		s.SndCwnd = min(s.SndCwnd+c.start.grow(acked, began, used, &c.round, now), s.Ssthresh)
-		if c.start.over(s.SndCwnd, &c.round) {
-			s.Ssthresh = s.SndCwnd
-			c.start = slowStart{}
-		}
+		c.begins(acked, began, now)
 	}
 	c.seen = s.SndCwnd
+}
+
+// follow tells the peer how long an acknowledgment took, and hears of it how long the
+// path is. On another path, what was learned about the delay is of none.
+func (c *cubic) follow(rtt time.Duration, now tcpip.MonotonicTime) {
+	if rtt < 0 {
+		return
+	}
+	near := c.peer.timed(rtt, now)
+	if near == c.near {
+		return
+	}
+	c.near, c.start, c.round.base = near, slowStart{}, 0
+	if !near {
+		c.sender.SndCwnd = min(c.sender.SndCwnd, max(2*c.round.under, 2*c.round.earlier, tcp.InitialCwnd))
+	}
+}
+
+// begins is slow start. On a short path only a loss ends it: a round trip takes longer than
+// the one before whenever a goroutine waits for a processor, and acknowledgments come at the
+// rate at which it gets one. Of gVisor's HyStart an end at 55 packets was seen there. What
+// the path may hold is a bound (peer.budget).
+func (c *cubic) begins(acked int, began bool, now tcpip.MonotonicTime) {
+	s := c.sender
+	grown := acked
+	if !c.near {
+		used := s.Outstanding+acked+largeSegment >= s.SndCwnd
+		grown = c.start.grow(acked, began, used, &c.round, now)
+	}
+	s.SndCwnd = min(s.SndCwnd+grown, s.Ssthresh)
+	if !c.near && c.start.over(s.SndCwnd, &c.round) {
+		s.Ssthresh = s.SndCwnd
+		c.start = slowStart{}
+	}
 }
 
 // avoid is congestion avoidance, RFC 9438, sections 4.2 to 4.5.

@@ -22,6 +22,7 @@ type course struct {
 	queue int // packets
 	loss  float64
 	each  int // packets that an acknowledgment is for
+	most  int // packets that the sender has under way if the window is larger; 0: it has no bound
 
 	s       tcp.TCPSenderState
 	c       *cubic
@@ -44,7 +45,7 @@ type flight struct {
 func newCourse(rate float64, rtt time.Duration, queue, each int) *course {
 	p := &course{rate: rate, rtt: rtt, queue: queue, each: each, random: rand.New(rand.NewPCG(1, 2))}
 	p.s = tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh, RTO: time.Second}
-	p.c = newCubic(&p.s)
+	p.c = newCubic(&p.s, &peer{})
 	return p
 }
 
@@ -52,7 +53,7 @@ func newCourse(rate float64, rtt time.Duration, queue, each int) *course {
 func (p *course) holds() float64 { return p.rate * p.rtt.Seconds() }
 
 func (p *course) send() {
-	for p.s.Outstanding < p.s.SndCwnd {
+	for p.s.Outstanding < p.s.SndCwnd && (p.most == 0 || p.s.Outstanding < p.most) {
 		f := flight{seq: p.s.SndNxt, sent: p.now}
 		waits := max(p.free-p.now, 0)
 		full := waits.Seconds()*p.rate >= float64(p.queue)
@@ -167,6 +168,39 @@ func TestSlowStartAndDelay(t *testing.T) {
 	}
 }
 
+// On a short path, goroutines that wait for a processor delay acknowledgments and space
+// them out. Slow start goes on: only a loss ends it.
+func TestSlowStartOnAShortPath(t *testing.T) {
+	p := newCourse(2e5, time.Millisecond, 4000, 20)
+	p.run(time.Second, func() bool { return p.s.SndCwnd > 2000 || p.dropped > 0 })
+	if p.slowStartIsOver() || p.s.SndCwnd <= 2000 {
+		t.Errorf("slow start ended at %d packets with a round trip of %v before a loss", p.s.SndCwnd, p.c.round.rtt())
+	}
+	p.run(time.Second, p.slowStartIsOver)
+	if p.dropped == 0 || !p.slowStartIsOver() {
+		t.Errorf("%d packets, of which %d were lost, and slow start has not ended", p.s.SndCwnd, p.dropped)
+	}
+}
+
+// A connection that began on a short path has another slow start on a long one: it ends
+// where the path is full.
+func TestSlowStartOnAPathThatBecameLonger(t *testing.T) {
+	p := newCourse(18e3, time.Millisecond, 400, 2)
+	p.c.peer.timed(time.Millisecond, boot)
+	p.most = 40 // it has no more to say
+	p.run(time.Second, never)
+	p.rtt = 20 * time.Millisecond
+	p.run(longerAfter+time.Second, func() bool { return !p.c.near })
+	if p.c.near || p.slowStartIsOver() || p.dropped > 0 {
+		t.Fatalf("near: %t, slow start over: %t, %d lost", p.c.near, p.slowStartIsOver(), p.dropped)
+	}
+	p.most = 0
+	p.run(time.Minute, p.slowStartIsOver)
+	if full := float64(p.s.SndCwnd) / p.holds(); full < 0.9 || full > 1.4 || p.dropped > 0 {
+		t.Errorf("slow start ended at %d packets, %.2f of what the path holds, and %d were lost", p.s.SndCwnd, full, p.dropped)
+	}
+}
+
 // With few packets under way CUBIC grows as Reno would, of which RFC 9438, section 5.1,
 // has the mean window.
 func TestRandomLosses(t *testing.T) {
@@ -216,7 +250,7 @@ func TestTheWindowComesBack(t *testing.T) {
 // A flight of packets is one loss, also if its repetition is lost and the timer ends it.
 func TestOneDecreaseForALoss(t *testing.T) {
 	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1000, SndNxt: 1100, Outstanding: 100}
-	c := newCubic(s)
+	c := newCubic(s, &peer{})
 	c.HandleLossDetected()
 	if s.Ssthresh != 70 {
 		t.Errorf("threshold %d after a loss, want 70", s.Ssthresh)
@@ -239,7 +273,7 @@ func TestOneDecreaseForALoss(t *testing.T) {
 // the sender afterwards either.
 func TestLossCutsWhatWasUsed(t *testing.T) {
 	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndNxt: 60, Outstanding: 60}
-	if newCubic(s).HandleLossDetected(); s.Ssthresh != 42 {
+	if newCubic(s, &peer{}).HandleLossDetected(); s.Ssthresh != 42 {
 		t.Errorf("threshold %d after a loss of 60 packets under way, want 42", s.Ssthresh)
 	}
 }
@@ -266,7 +300,7 @@ func TestTrainsThatTellNothing(t *testing.T) {
 // A window that the other end has closed is no loss, however long.
 func TestClosedWindow(t *testing.T) {
 	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1100, SndNxt: 1100}
-	c := newCubic(s)
+	c := newCubic(s, &peer{})
 	for range 3 {
 		c.HandleRTOExpired()
 	}
@@ -278,7 +312,7 @@ func TestClosedWindow(t *testing.T) {
 // A loss counts however much has passed since the last, also what gVisor decides by.
 func TestLossAfterGigabytes(t *testing.T) {
 	s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: 50, SndUna: 1000, SndNxt: 1100, Outstanding: 100}
-	c := newCubic(s)
+	c := newCubic(s, &peer{})
 	c.HandleLossDetected()
 	s.FastRecovery.Last = s.SndNxt - 1
 	for i := range 6 {
@@ -301,7 +335,7 @@ func TestLossAfterGigabytes(t *testing.T) {
 func TestLossInSlowStart(t *testing.T) {
 	for last, want := range map[time.Duration]int{102 * time.Millisecond: 70, 104 * time.Millisecond: 50} {
 		s := &tcp.TCPSenderState{SndCwnd: 80, Ssthresh: tcp.InitialSsthresh, SndUna: 1, SndNxt: 100, Outstanding: 90}
-		c := newCubic(s)
+		c := newCubic(s, &peer{})
 		c.Update(10, 100*time.Millisecond, boot)
 		c.Update(10, last, boot.Add(time.Millisecond))
 		c.HandleLossDetected()
@@ -315,7 +349,7 @@ func TestLossInSlowStart(t *testing.T) {
 func TestUnusedWindow(t *testing.T) {
 	for _, threshold := range []int{tcp.InitialSsthresh, 100} {
 		s := &tcp.TCPSenderState{SndCwnd: 100, Ssthresh: threshold}
-		c := newCubic(s)
+		c := newCubic(s, &peer{})
 		for i := range 1000 {
 			s.SndNxt += 20
 			s.SndUna += 20

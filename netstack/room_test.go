@@ -32,7 +32,7 @@ func TestRoom(t *testing.T) {
 		{"one over 200 ms", 200 * ms, 1, windowMost / segment, 0, false},
 	} {
 		p := &peer{}
-		p.measured(c.rtt)
+		p.timed(c.rtt, boot)
 		rooms := make([]room, c.conns+1)
 		for i := range rooms {
 			rooms[i].size = 2 * segment
@@ -75,7 +75,7 @@ func TestRoomWakesWriters(t *testing.T) {
 func TestAnswersHaveRoom(t *testing.T) {
 	const mss, segment = 1320, 45 * 1320
 	p := &peer{}
-	p.measured(time.Millisecond)
+	p.timed(time.Millisecond, boot)
 	rooms := make([]room, 64)
 	now := time.Millisecond
 	for i := range rooms {

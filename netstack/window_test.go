@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -26,7 +25,7 @@ func TestWindow(t *testing.T) {
 		{"a visitor who reads 1 MB/s", 40 * ms, 1e6, 1, 400e3, 2e6},
 	} {
 		p := &peer{}
-		p.measured(c.rtt)
+		p.timed(c.rtt, boot)
 		windows := make([]window, c.conns)
 		for i := range windows {
 			windows[i].size = windowFirst
@@ -52,7 +51,7 @@ func TestWindow(t *testing.T) {
 // TestShareOfBusy lets connections fall silent, whose share others get.
 func TestShareOfBusy(t *testing.T) {
 	p := &peer{}
-	p.measured(time.Millisecond)
+	p.timed(time.Millisecond, boot)
 	var a, b time.Duration
 	now := time.Second
 	alone := p.share(&a, now)
@@ -69,56 +68,5 @@ func TestShareOfBusy(t *testing.T) {
 	now += time.Hour
 	if got := p.share(&b, now); got != alone {
 		t.Errorf("%d of %d after a long pause", got, alone)
-	}
-}
-
-func TestPeers(t *testing.T) {
-	var ps peers
-	node := netip.MustParseAddr("fd00:2::1:2:3:4")
-	a, b := ps.to(node), ps.to(netip.MustParseAddr("fd00:2::1:2:3:5"))
-	if a != b || ps.to(netip.MustParseAddr("fd00:3::1")) == a {
-		t.Fatal("addresses of one node have different peers, or others the same")
-	}
-	const ms = time.Millisecond
-	for i, step := range []struct{ rtt, want time.Duration }{
-		{0, 0}, // unknown
-		{20 * ms, 20 * ms},
-		{1 * ms, 1 * ms},
-		{15 * ms, 1 * ms},
-		{40 * ms, 1 * ms}, // a queue
-		{15 * ms, 1 * ms},
-		{80 * ms, 1 * ms},
-		{40 * ms, 1 * ms},  // they differ
-		{30 * ms, 30 * ms}, // twice the same is no chance
-		{40 * ms, 30 * ms},
-		{25 * ms, 25 * ms},
-	} {
-		a.measured(step.rtt)
-		if a.rtt != step.want {
-			t.Errorf("step %d: %v after %v, want %v", i, a.rtt, step.rtt, step.want)
-		}
-	}
-	ps.drop(a)
-	ps.drop(b)
-	if len(ps.m) != 1 {
-		t.Errorf("%d peers, want one", len(ps.m))
-	}
-	ps.areOne()
-	if ps.to(node) != ps.to(netip.MustParseAddr("64:ff9b::1")) {
-		t.Error("connections through one node have different peers")
-	}
-}
-
-// TestConnectionsForgetTheirPeer counts the references to peers.
-func TestConnectionsForgetTheirPeer(t *testing.T) {
-	a, b := wired(t, nil)
-	client, server := connected(t, a, b)
-	client.Close()
-	client.Abort()
-	server.Abort()
-	for _, s := range []*Stack{a, b} {
-		if n := len(s.peers.m); n != 0 {
-			t.Errorf("%d peers without a connection", n)
-		}
 	}
 }
