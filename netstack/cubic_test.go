@@ -361,6 +361,32 @@ func TestUnusedWindow(t *testing.T) {
 	}
 }
 
+// On a short path it does grow in slow start: what bounds the sender there is its room, and
+// a window that is near it would cut segments. When the path becomes longer, what was not
+// used of the window is no part of it.
+func TestUnusedWindowOnAShortPath(t *testing.T) {
+	s := &tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh}
+	c := newCubic(s, &peer{})
+	now := boot
+	pass := func(rtt time.Duration, until func() bool) {
+		for range 1000 {
+			if until() {
+				return
+			}
+			now = now.Add(rtt)
+			s.SndNxt += 20
+			s.SndUna += 20
+			c.Update(20, rtt, now)
+		}
+		t.Fatalf("a window of %d packets, near: %t, after 1,000 round trips of %v", s.SndCwnd, c.near, rtt)
+	}
+	pass(time.Millisecond, func() bool { return s.SndCwnd > 1000 })
+	pass(20*time.Millisecond, func() bool { return !c.near })
+	if s.SndCwnd > 60 {
+		t.Errorf("a window of %d packets for 20 under way on a path that became longer", s.SndCwnd)
+	}
+}
+
 // gVisor sets the window back after a rest. What follows does not jump to where it would
 // be by now.
 func TestWindowAfterARest(t *testing.T) {
