@@ -61,17 +61,26 @@ func (w *h2Way) next(p []byte) (keep, skip int) {
 		keep += n
 		if w.have += n; w.have == h2HeaderSize {
 			h := w.header
-			w.have, w.left = 0, int64(h[0])<<16|int64(h[1])<<8|int64(h[2])
+			w.have, w.left = 0, h2Length(h[:])
 		}
 	}
 	return keep, 0
 }
 
+// leastSpared is how long the payload of a frame is at least that is not copied. The
+// gap and the chunk for the next frame's header take that much in the queue: small
+// frames would fill it sooner than their bytes do, and bytes that are wanted be missing.
+const leastSpared = smallChunk + 2*chunkOverhead
+
 // unwanted tells whether the frame under way is a part of a body of which enough is
-// kept. Padded ones are copied: the parser reads how much of them is padding.
+// kept, and long. Padded ones are copied: the parser reads how much of them is padding.
 func (w *h2Way) unwanted() bool {
-	return len(w.full) > 0 && w.header[3] == h2Data && w.header[4]&h2Padded == 0 && w.full[h2StreamID(w.header[5:])]
+	h := w.header[:]
+	return len(w.full) > 0 && h2Length(h) >= leastSpared && h[3] == h2Data && h[4]&h2Padded == 0 && w.full[h2StreamID(h[5:])]
 }
+
+// h2Length reads how long a frame's payload is (RFC 9113, 4.1).
+func h2Length(p []byte) int64 { return int64(p[0])<<16 | int64(p[1])<<8 | int64(p[2]) }
 
 // h2StreamID reads a stream's number (RFC 9113, 4.1).
 func h2StreamID(p []byte) uint32 { return binary.BigEndian.Uint32(p) & (1<<31 - 1) }

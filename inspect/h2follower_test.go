@@ -121,3 +121,33 @@ func TestHTTP2BeyondTheQueue(t *testing.T) {
 		}
 	})
 }
+
+// TestHTTP2SparedCostsLess: what the queue holds while no worker comes is never more for
+// what is spared, however small the frames are.
+func TestHTTP2SparedCostsLess(t *testing.T) {
+	for _, size := range []int{1, 100, 1000, leastSpared - 1, leastSpared, 4 << 10, 16 << 10} {
+		var cost [2]int // copied, spared
+		for spare := range 2 {
+			i := open(t, Config{BodyLimit: 1000, QueueBytes: 64 << 20, MaxBytes: 256 << 20})
+			s := i.newSession(Meta{}, nil)
+			if spare == 0 {
+				s.follower.preface = -1
+			}
+			up, down := newH2Block(), newH2Block()
+			s.push(toUpstream, []byte(h2Start+h2frame(h2Headers, h2EndHeaders|h2EndStream, 1, up.of(t, ":method", "GET", ":path", "/"))))
+			s.push(toVisitor, []byte(h2frame(h2Headers, h2EndHeaders, 1, down.of(t, ":status", "200"))+h2frame(h2Data, 0, 1, strings.Repeat("f", 2000))))
+			s.drain()
+			before := s.queue.bytes
+			frames := strings.Repeat(h2frame(h2Data, 0, 1, strings.Repeat("f", size)), 1+200_000/size)
+			for p := []byte(frames); len(p) > 0; {
+				n := min(len(p), 60_000)
+				s.push(toVisitor, p[:n])
+				p = p[n:]
+			}
+			cost[spare] = s.queue.bytes - before
+		}
+		if cost[1] > cost[0] {
+			t.Errorf("frames of %d bytes cost %d when they are spared, %d when they are copied", size, cost[1], cost[0])
+		}
+	}
+}

@@ -124,7 +124,7 @@ func (c *h2Conn) skip(dir direction, n int64, at time.Time) bool {
 
 func (c *h2Conn) begin(r *h2Reader) error {
 	h := r.header
-	r.left = int64(h[0])<<16 | int64(h[1])<<8 | int64(h[2])
+	r.left = h2Length(h)
 	r.kind, r.flags = h[3], h[4]
 	r.stream = h2StreamID(h[5:])
 	r.payload, r.pad = r.payload[:0], 0
