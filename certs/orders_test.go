@@ -299,8 +299,7 @@ func TestPebbleFiftyNames(t *testing.T) {
 		hosts := names(domain(t))
 		m, _ := start(t, Config{Mode: ACME, Storage: t.TempDir(), Allowed: tableOf(hosts...).has, Issuers: []Issuer{f.issuer}})
 		e.serve(t, m, httpLn, httpsLn)
-		// The first makes the account, for which certmagic has all others wait by
-		// looking at a lock file each second.
+		// The first makes the account, for which certmagic has all others wait.
 		if err := m.Manage(t.Context(), hosts[0]); err != nil {
 			t.Fatal(err)
 		}
