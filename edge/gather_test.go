@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -142,6 +143,14 @@ func (m *mailbox) say(pieces ...string) {
 	m.change.Broadcast()
 }
 
+// sayLast says pieces and is gone at the same time.
+func (m *mailbox) sayLast(pieces ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.said, m.ended = append(m.said, pieces...), true
+	m.change.Broadcast()
+}
+
 func (m *mailbox) Readable() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -249,6 +258,47 @@ func TestAnswersLeaveInTime(t *testing.T) {
 				}
 				if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
 					t.Fatalf("%d bytes more: %v", len(rest), err)
+				}
+			})
+		}
+	}
+}
+
+// TestLastWordsArrive has an upstream die in the middle of an answer: what it said before
+// may be why.
+func TestLastWordsArrive(t *testing.T) {
+	words := strings.Repeat("x", 20)
+	for kind, c := range map[string]struct{ header, said string }{
+		"of known length":   {"Content-Length: 9000", words},
+		"of unknown length": {"Transfer-Encoding: chunked", "14\r\n" + words + "\r\n"},
+	} {
+		for proto, client := range map[string]func(*rig) *http.Client{
+			"HTTP/1.1": func(r *rig) *http.Client {
+				return r.client(func(tr *http.Transport) { tr.ForceAttemptHTTP2 = false })
+			},
+			"HTTP/2.0": func(r *rig) *http.Client { return r.client(nil) },
+		} {
+			t.Run(kind+" over "+proto, func(t *testing.T) {
+				r := newRig(t, nil)
+				upstream := newMailbox(t)
+				r.apply(httpEntry(1, "app.edge.test"))
+				r.dialer.set(1, func(context.Context) (net.Conn, error) { return upstream, nil })
+				upstream.say("HTTP/1.1 200 OK\r\n" + c.header + "\r\n\r\n" + c.said)
+				res, err := client(r).Do(r.request(http.MethodGet, "https://app.edge.test/", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if res.Proto != proto {
+					t.Fatalf("the answer came by %s", res.Proto)
+				}
+				if _, err := io.ReadFull(res.Body, make([]byte, len(words))); err != nil {
+					t.Fatal(err)
+				}
+				upstream.sayLast(c.said)
+				rest, err := io.ReadAll(res.Body)
+				if err == nil || string(rest) != words {
+					t.Errorf("%d bytes of the last %d came, and then %v", len(rest), len(words), err)
 				}
 			})
 		}

@@ -42,6 +42,7 @@ type gathering struct {
 	holding bool
 	held    int  // bytes written since Hold
 	begun   bool // flushed once
+	broken  bool // the answer broke off
 }
 
 // follow has ctx tell by which connection the answer comes.
@@ -145,13 +146,23 @@ func (g *gathering) letGoLocked() error {
 	return err
 }
 
+// breakOff notes that the rest of the answer does not come.
+func (g *gathering) breakOff() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.broken = true
+}
+
 // end is called when nothing more is written. The server lets go of what it has by itself
-// when the handler returns, and over HTTP/2 says that it was all.
+// when the handler returns, and over HTTP/2 says that it was all; but of an answer that
+// broke off it drops what it has.
 func (g *gathering) end() error {
-	if g.to == nil {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.to == nil && !g.broken {
 		return nil
 	}
-	return g.letGo()
+	return g.letGoLocked()
 }
 
 // awaited is the body of an answer that is held.
@@ -163,5 +174,9 @@ type awaited struct {
 func (b *awaited) Read(p []byte) (int, error) {
 	b.g.from.beforeWait(b.g)
 	defer b.g.from.done(b.g)
-	return b.ReadCloser.Read(p[:min(len(p), b.g.room())])
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.g.room())])
+	if err != nil && err != io.EOF {
+		b.g.breakOff()
+	}
+	return n, err
 }
