@@ -34,6 +34,7 @@ type Edge struct {
 	ListenTCP       netip.Addr     // for public TCP ports; zero: every address
 	WarnRandomNames bool           // browsers are warned of tunnels whose name the edge has chosen
 	Handshakes      int            // TLS sessions that one address may begin each second; 0: any number
+	TrustedProxies  []netip.Prefix // between visitors and this edge
 	MTU             int            // of packets inside WireGuard, in bytes; 0: found out
 	Metrics         Listen         // Prometheus' metrics; off by default
 	PublicHTTPSPort uint16         // in public addresses; 0: the port that is listened on
@@ -81,9 +82,10 @@ func edgeSettings() []setting {
 		{"listen_tcp", "", "`IP` address for public TCP ports (default: every address)"},
 		{"warn_random_names", "false", "warn visitors before the first page of a tunnel whose name this edge has chosen"},
 		{"handshake_rate", strconv.Itoa(relay.Handshakes), "`N` TLS sessions may be begun by one address each second, and ten times as many after a rest; resumed ones do not count; 0: any number"},
+		{"trusted_proxies", "", "`NETWORKS` of proxies in front of this edge, with commas between, whose X-Forwarded-For and X-Forwarded-Proto count"},
 		{"mtu", "auto", "size of packets inside WireGuard, in `BYTES`, 1200–65472; auto finds out what the path to each agent takes, and follows it"},
 		{"metrics", "off", "`ADDRESS` for Prometheus' metrics at /metrics, such as :9090 for this machine alone; with an IP address, for whoever can connect; or off"},
-		{"public_https_port", "", "`PORT` in public addresses, if another machine forwards that port here (default: that of --listen-https)"},
+		{"public_https_port", "", "`PORT` in public addresses, if another machine forwards that port here, or a proxy ends TLS there (default: that of --listen-https)"},
 		{"acme_email", "", "mail `ADDRESS` that the certificate authority may write to"},
 		{"acme_ca", "", "ACME directory `URL` (default Let's Encrypt)"},
 		{"acme_root", "", "PEM `FILE` of a root certificate to trust for --acme-ca, besides the system's"},
@@ -183,6 +185,7 @@ func (m *merged) edge() (Edge, error) {
 		ListenTCP:       take(m, "listen_tcp", parseListenAddr),
 		WarnRandomNames: take(m, "warn_random_names", parseBool),
 		Handshakes:      take(m, "handshake_rate", parseRate),
+		TrustedProxies:  take(m, "trusted_proxies", parseNetworks),
 		MTU:             take(m, "mtu", parseMTU),
 		Metrics:         take(m, "metrics", parseMetrics),
 		PublicHTTPSPort: take(m, "public_https_port", parseOptionalPort),

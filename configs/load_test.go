@@ -95,15 +95,22 @@ func processes() map[string]process {
 				"public_https_port": edge(func(e Edge) string { return decimal(e.PublicHTTPSPort) }),
 				"warn_random_names": edge(func(e Edge) string { return strconv.FormatBool(e.WarnRandomNames) }),
 				"handshake_rate":    edge(func(e Edge) string { return strconv.Itoa(e.Handshakes) }),
-				"mtu":               edge(func(e Edge) string { return strconv.Itoa(e.MTU) }),
-				"acme_email":        edge(func(e Edge) string { return e.ACME[0].Email }),
-				"acme_ca":           edge(func(e Edge) string { return e.ACME[0].CA }),
-				"acme_root":         edge(func(e Edge) string { return e.ACME[0].Root }),
-				"cert_file":         edge(func(e Edge) string { return ownPair(e).Cert }),
-				"key_file":          edge(func(e Edge) string { return ownPair(e).Key }),
-				"certs":             edge(func(e Edge) string { return e.CertFolder }),
-				"log_level":         edge(func(e Edge) string { return strings.ToLower(e.LogLevel.String()) }),
-				"log_format":        edge(func(e Edge) string { return string(e.LogFormat) }),
+				"trusted_proxies": edge(func(e Edge) string {
+					var all []string
+					for _, p := range e.TrustedProxies {
+						all = append(all, p.String())
+					}
+					return strings.Join(all, ",")
+				}),
+				"mtu":        edge(func(e Edge) string { return strconv.Itoa(e.MTU) }),
+				"acme_email": edge(func(e Edge) string { return e.ACME[0].Email }),
+				"acme_ca":    edge(func(e Edge) string { return e.ACME[0].CA }),
+				"acme_root":  edge(func(e Edge) string { return e.ACME[0].Root }),
+				"cert_file":  edge(func(e Edge) string { return ownPair(e).Cert }),
+				"key_file":   edge(func(e Edge) string { return ownPair(e).Key }),
+				"certs":      edge(func(e Edge) string { return e.CertFolder }),
+				"log_level":  edge(func(e Edge) string { return strings.ToLower(e.LogLevel.String()) }),
+				"log_format": edge(func(e Edge) string { return string(e.LogFormat) }),
 			},
 		},
 	}
@@ -172,6 +179,8 @@ func three(key string) (file, variable, flag string) {
 		return "127.0.0.1:4041", "[::1]:4042", "0.0.0.0:4043"
 	case "handshake_rate":
 		return "100", "0", "1000"
+	case "trusted_proxies":
+		return "10.0.0.0/8,2001:db8::/32", "192.0.2.7/32", "127.0.0.0/8"
 	case "mtu":
 		return "1300", "1400", "9000"
 	case "log_level":
@@ -259,7 +268,7 @@ func TestDefaults(t *testing.T) {
 		"edge": {
 			"domain": "", "endpoint": "", "listen_wg": ":51820", "listen_https": ":443", "http3": "auto", "listen_http": ":80",
 			"tls": "acme", "tcp_ports": "20000-29999", "listen_tcp": "invalid IP", "public_https_port": "0",
-			"metrics": "off", "warn_random_names": "false", "handshake_rate": "200", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
+			"metrics": "off", "warn_random_names": "false", "handshake_rate": "200", "trusted_proxies": "", "mtu": "0", "acme_email": "", "acme_ca": "", "acme_root": "", "cert_file": "", "key_file": "", "certs": "", "log_level": "info", "log_format": "text",
 		},
 	}
 	for name, p := range processes() {

@@ -74,6 +74,22 @@ func parseMTU(s string) (int, error) {
 	return n, nil
 }
 
+// parseNetworks takes networks and addresses with commas between, or none.
+func parseNetworks(s string) ([]netip.Prefix, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var all []netip.Prefix
+	for part := range strings.SplitSeq(s, ",") {
+		p, err := parseNetwork(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
 // parseRate returns 0 for any number.
 func parseRate(s string) (int, error) {
 	n, err := strconv.Atoi(s)

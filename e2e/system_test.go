@@ -109,13 +109,14 @@ func (s *system) run(stdin string, args ...string) string {
 	return process.Run(s.t, process.Config{Path: binary, Args: args, Stdin: stdin})
 }
 
-// startEdge starts the edge on these addresses and waits until it serves.
-func (s *system) startEdge(wg, https, plain string) {
+// startEdge starts the edge on these addresses, with more arguments, and waits until
+// it serves.
+func (s *system) startEdge(wg, https, plain string, more ...string) {
 	s.t.Helper()
-	s.edge = process.Start(s.t, process.Config{Name: "edge", Path: binary, Args: []string{
+	s.edge = process.Start(s.t, process.Config{Name: "edge", Path: binary, Args: append([]string{
 		"edge", "--json", "--state", s.edgeDir(), "--domain", domain, "--tls", "internal", "--log-level", "info",
 		"--listen-wg", wg, "--listen-https", https, "--listen-http", plain, "--listen-tcp", "127.0.0.1",
-	}})
+	}, more...)})
 	s.ready = s.edge.Await("the edge serves", func(e process.Event) bool { return e.Event == "ready" })
 }
 

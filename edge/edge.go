@@ -35,11 +35,12 @@ type Config struct {
 	ACMEDNS         *certs.DNS       // for DNS-01 and a wildcard; nil = without
 	CertFiles       []certs.Pair     // own certificates
 	CertFolder      string           // own certificates, a folder of them; "" = none
-	PublicHTTPSPort uint16           // in public addresses; 0 = the port of the listener that serves
+	PublicHTTPSPort uint16           // in public addresses, of HTTPS with TLS off, too; 0 = the port of the listener that serves
 	TCPPorts        tunnel.PortRange // public TCP ports; zero = none
 	ListenTCP       netip.Addr       // address for public TCP ports; zero = every address
 	WarnRandomNames bool             // visitors of names that this edge has chosen are warned before the first page
 	Handshakes      int              // TLS sessions that one address may begin each second; 0 = any number
+	TrustedProxies  []netip.Prefix   // of proxies between visitors and this edge, whose X-Forwarded-For counts
 	MTU             int              // of packets inside WireGuard, in bytes; 0 = found out for each agent, and followed
 
 	// Lookup asks DNS for a host name's addresses, of both families; nil = the

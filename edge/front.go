@@ -39,6 +39,8 @@ type frontConfig struct {
 
 	Handshakes int // TLS sessions that one address may begin each second; 0: any number
 
+	Trusted proxy.Trusted // proxies between visitors and this edge
+
 	// PublicHTTPSPort is the port that visitors know HTTPS by, for redirects.
 	// Zero: 443.
 	PublicHTTPSPort uint16

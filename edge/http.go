@@ -41,7 +41,7 @@ func (f *front) servers() []server {
 			s.http.Handler = f.cfg.Streams.upgrade(s.http.Handler)
 		}
 		if f.cfg.HTTP3 != nil {
-			all = append(all, newHTTP3(f, f.cfg.HTTP3, proxy.RefuseAmbiguous(f.observed(f.tally.ways[wayHTTP3], http.HandlerFunc(f.serveSite)))))
+			all = append(all, newHTTP3(f, f.cfg.HTTP3, proxy.RefuseAmbiguous(f.handler(f.tally.ways[wayHTTP3], http.HandlerFunc(f.serveSite)))))
 			s.http.Handler = f.altSvc(s.http.Handler)
 		}
 		all = append(all, s)
@@ -59,7 +59,7 @@ func (f *front) servers() []server {
 // server makes one server.
 func (f *front) server(name string, l net.Listener, h http.Handler) *tcpServer {
 	way := f.tally.ways[name]
-	s := proxy.NewServer(f.observed(way, h), f.log.With("server", name))
+	s := proxy.NewServer(f.handler(way, h), f.log.With("server", name))
 	s.ConnState = way.state
 	s.ReadHeaderTimeout, s.IdleTimeout = f.limits.header, f.limits.idle
 	s.BaseContext = func(net.Listener) context.Context { return f.base }
@@ -167,6 +167,11 @@ func (f *front) ours(host string) bool {
 	domain := f.cfg.Domain
 	return domain == "" || host == domain || strings.HasSuffix(host, "."+domain) ||
 		f.routes.Load().hosts[host] != nil || f.certs.Covers(host)
+}
+
+// handler is what every server has around h.
+func (f *front) handler(way *wayTally, h http.Handler) http.Handler {
+	return f.cfg.Trusted.Believe(f.observed(way, h))
 }
 
 // observed counts requests, and logs them at debug level.

@@ -33,8 +33,8 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 		}
 	}
 	r.side = publicSide{domain: settings.Domain, scheme: "https", port: publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTPS)}
-	if r.cfg.TLS == certs.Off {
-		r.side.scheme, r.side.port = "http", publicPort(r.cfg.PublicHTTPSPort, r.ready.HTTP)
+	if r.cfg.TLS == certs.Off && r.cfg.PublicHTTPSPort == 0 {
+		r.side.scheme, r.side.port = "http", r.ready.HTTP.Port()
 	}
 	r.ready.Domain, r.ready.Endpoint, r.ready.PublicHTTPSPort = settings.Domain, endpoint, r.side.port
 	more, err := moreEndpoints(r.cfg.Endpoint, r.ready.MoreWG)
@@ -70,7 +70,7 @@ func (r *running) openPublic(ctx context.Context, key keys.Private, settings sto
 	r.front = newFront(frontConfig{
 		Stack: r.stack, Overlay: r.overlay, Edge: edgeNode, HTTPS: r.cfg.HTTPS, HTTP: r.cfg.HTTP, HTTP3: r.cfg.HTTP3,
 		ListenTCP: r.cfg.ListenTCP, Certs: r.certs, Streams: r.streams, PublicHTTPSPort: r.side.port, Domain: settings.Domain, Logger: r.log,
-		WarnRandomNames: r.cfg.WarnRandomNames, Handshakes: r.cfg.Handshakes,
+		WarnRandomNames: r.cfg.WarnRandomNames, Handshakes: r.cfg.Handshakes, Trusted: r.cfg.TrustedProxies,
 	})
 	r.reconcile = newReconciler(reconcilerConfig{
 		store: r.store, overlay: r.overlay, side: r.side, peers: r.dev, front: r.front, stack: r.stack,

@@ -43,7 +43,7 @@ func (f *front) warn(e *tunnel.Entry, w http.ResponseWriter, r *http.Request) bo
 		return false
 	}
 	name := warnedCookie
-	if r.TLS == nil {
+	if !proxy.Secure(r) {
 		name = plainWarnedCookie
 	}
 	if _, err := r.Cookie(name); err == nil {
@@ -52,7 +52,7 @@ func (f *front) warn(e *tunnel.Entry, w http.ResponseWriter, r *http.Request) bo
 	query := r.URL.Query()
 	if query.Has(goOn) && fromHere(r) {
 		http.SetCookie(w, &http.Cookie{
-			Name: name, Value: "1", Path: "/", MaxAge: int(warnedFor.Seconds()), Secure: r.TLS != nil, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+			Name: name, Value: "1", Path: "/", MaxAge: int(warnedFor.Seconds()), Secure: proxy.Secure(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 		})
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Location", pathOf(r.URL, without(r.URL.RawQuery)))

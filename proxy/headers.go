@@ -38,7 +38,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	}
 	out.Header.Set("X-Forwarded-Host", in.Host)
 	proto := "http"
-	if in.TLS != nil {
+	if Secure(in) {
 		proto = "https"
 	}
 	out.Header.Set("X-Forwarded-Proto", proto)

@@ -195,7 +195,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rp := p.rp
 	rp.ModifyResponse = func(res *http.Response) error {
 		a.empty = empty(res)
-		if p.cfg.HSTS && r.TLS != nil && len(res.Header["Strict-Transport-Security"]) == 0 {
+		if p.cfg.HSTS && Secure(r) && len(res.Header["Strict-Transport-Security"]) == 0 {
 			res.Header.Set("Strict-Transport-Security", hstsYear)
 		}
 		if a.gather.begin(res); a.gather.on && res.ContentLength > 0 {

@@ -111,6 +111,7 @@ func (a *app) runEdge(cmd *cobra.Command, asJSON bool) error {
 		ListenTCP:       cfg.ListenTCP,
 		WarnRandomNames: cfg.WarnRandomNames,
 		Handshakes:      cfg.Handshakes,
+		TrustedProxies:  cfg.TrustedProxies,
 		MTU:             cfg.MTU,
 		Version:         buildVersion(),
 		Ready: func(r edge.Ready) {
