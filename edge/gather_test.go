@@ -265,7 +265,7 @@ func TestAnswersLeaveInTime(t *testing.T) {
 }
 
 // TestLastWordsArrive has an upstream die in the middle of an answer: what it said before
-// may be why.
+// may be why, and must not look like all of it.
 func TestLastWordsArrive(t *testing.T) {
 	words := strings.Repeat("x", 20)
 	for kind, c := range map[string]struct{ header, said string }{
@@ -277,9 +277,10 @@ func TestLastWordsArrive(t *testing.T) {
 				return r.client(func(tr *http.Transport) { tr.ForceAttemptHTTP2 = false })
 			},
 			"HTTP/2.0": func(r *rig) *http.Client { return r.client(nil) },
+			"HTTP/3.0": (*rig).client3,
 		} {
 			t.Run(kind+" over "+proto, func(t *testing.T) {
-				r := newRig(t, nil)
+				r := newRig(t, withHTTP3(nil))
 				upstream := newMailbox(t)
 				r.apply(httpEntry(1, "app.edge.test"))
 				r.dialer.set(1, func(context.Context) (net.Conn, error) { return upstream, nil })
@@ -296,8 +297,10 @@ func TestLastWordsArrive(t *testing.T) {
 					t.Fatal(err)
 				}
 				upstream.sayLast(c.said)
-				rest, err := io.ReadAll(res.Body)
-				if err == nil || string(rest) != words {
+				b, err := io.ReadAll(res.Body)
+				rest := string(b)
+				// A reset of a stream of QUIC drops what is under way (RFC 9000, section 3.1).
+				if lost := proto == "HTTP/3.0" && strings.HasPrefix(words, rest); err == nil || rest != words && !lost {
 					t.Errorf("%d bytes of the last %d came, and then %v", len(rest), len(words), err)
 				}
 			})

@@ -177,7 +177,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body := newUpload(r)
 	a := &answer{w: w, body: body, gather: gathering{w: w}}
-	in := r.WithContext(a.gather.follow(r.Context())) // shallow: the server keeps its own body to close
+	ctx := a.gather.follow(r.Context())
+	if ctx.Value(http.ServerContextKey) == nil {
+		// http3's server takes a panic like net/http's, and does not say so: without this
+		// httputil.ReverseProxy takes it for a test, and an answer that breaks off for whole.
+		ctx = context.WithValue(ctx, http.ServerContextKey, (*http.Server)(nil))
+	}
+	in := r.WithContext(ctx) // shallow: the server keeps its own body to close
 	in.Body, in.Trailer = body, body.trailer
 	a.r = in
 	defer a.finish()
