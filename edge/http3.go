@@ -227,7 +227,7 @@ func (q *quicConn) restLocked() {
 }
 
 // bounded gives requests what net/http's server gives them: an end with the
-// front, and no body where there is none.
+// front, no body where there is none, and no length that an answer to HEAD lacks.
 func (s *http3Server) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.Context().Value(quicConnKey{}).(*quicConn)
@@ -242,6 +242,11 @@ func (s *http3Server) bounded(next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, r)
+		if r.Method == http.MethodHead {
+			// Else http3 says that an answer without a length has that of what was
+			// written, which is nothing. An error breaks the stream, which http3 sees.
+			_ = http.NewResponseController(w).Flush()
+		}
 	})
 }
 
