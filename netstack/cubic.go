@@ -103,7 +103,9 @@ func (c *cubic) begins(acked int, began bool, now tcpip.MonotonicTime) {
 	s := c.sender
 	grown := acked
 	if !c.near {
-		used := s.Outstanding+acked+largeSegment >= s.SndCwnd
+		// The last large segment may be late; with more of the window unused, a train of a
+		// quarter of a round trip would pass before a steady sender's window outgrows it.
+		used := s.Outstanding+acked+min(largeSegment, s.SndCwnd/8) >= s.SndCwnd
 		grown = c.start.grow(acked, began, used, &c.round, now)
 	}
 	s.SndCwnd = min(s.SndCwnd+grown, s.Ssthresh)

@@ -283,7 +283,7 @@ func TestLossCutsWhatWasUsed(t *testing.T) {
 func TestTrainsThatTellNothing(t *testing.T) {
 	const rtt = 40 * time.Millisecond
 	for _, used := range []bool{true, false} {
-		r := round{least: rtt}
+		r := round{before: rtt}
 		var h slowStart
 		for i := range 20 {
 			h.grow(1, i == 0, used, &r, boot.Add(time.Duration(i)*time.Millisecond))
@@ -403,5 +403,37 @@ func TestWindowAfterARest(t *testing.T) {
 		}
 		p.now += time.Hour
 		p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
+	}
+}
+
+// Who sends at a steady rate below the path's tells nothing of the path by it: slow start
+// is not over, so that the window grows as soon as more is sent.
+func TestSteadySender(t *testing.T) {
+	for _, rtt := range []time.Duration{10 * time.Millisecond, 40 * time.Millisecond, 200 * time.Millisecond} {
+		for _, each := range []int{1, 2, 4} {
+			for _, under := range []int{5, 6, 8, 10, 12, 16, 20, 40, 80, 160, 320, 640} {
+				s := &tcp.TCPSenderState{SndCwnd: tcp.InitialCwnd, Ssthresh: tcp.InitialSsthresh, RTO: time.Second}
+				c := newCubic(s, &peer{})
+				var sent []time.Duration
+				written := 0 // packets
+				for now := time.Duration(0); now < 30*rtt; now += rtt * time.Duration(each) / time.Duration(under) {
+					written += each
+					for len(sent) > 0 && sent[0]+rtt <= now {
+						s.SndUna += seqnum.Value(each)
+						s.Outstanding -= each
+						c.Update(each, now-sent[0], boot.Add(now))
+						sent = sent[1:]
+					}
+					for int(s.SndNxt) < written && s.Outstanding+each <= s.SndCwnd {
+						s.SndNxt += seqnum.Value(each)
+						s.Outstanding += each
+						sent = append(sent, now)
+					}
+				}
+				if s.Ssthresh != tcp.InitialSsthresh {
+					t.Errorf("%v, %d packets in a round trip, %d at once: slow start ended at %d", rtt, under, each, s.Ssthresh)
+				}
+			}
+		}
 	}
 }

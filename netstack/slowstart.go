@@ -43,8 +43,9 @@ type slowStart struct {
 // grow is by how many packets the window grows when so many are acknowledged at now.
 // began says that a round did with it, and used that all of the window was.
 func (h *slowStart) grow(acked int, began, used bool, r *round, now tcpip.MonotonicTime) int {
-	// Else it is the sender's rate that acknowledgments come at, and not the path's.
-	h.train.acknowledged(acked, began || !used, r.rtt(), now)
+	// Else it is the sender's rate that acknowledgments come at, and not the path's. At
+	// what rate the first window was sent is not known.
+	h.train.acknowledged(acked, began || !used || r.before == 0, r.rtt(), now)
 	if h.base != 0 && began {
 		h.rounds++
 	}
