@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,28 @@ func TestUnsavedIsFound(t *testing.T) {
 	if info, err := s.Stat(t.Context(), key); err != nil || info.Size != 6 || !info.IsTerminal || info.Modified.IsZero() {
 		t.Errorf("%+v, %v", info, err)
 	}
+	if info, err := s.Stat(t.Context(), "certificates/ca"); err != nil || info.IsTerminal {
+		t.Errorf("a folder: %+v, %v", info, err)
+	}
+	if _, err := s.Stat(t.Context(), "certificates/other"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want that there is none", err)
+	}
+	list := func(folder string, recursive bool, want ...string) {
+		t.Helper()
+		if got, err := s.List(t.Context(), folder, recursive); err != nil || !slices.Equal(got, want) {
+			t.Errorf("in %s are %q, %v; want %q", folder, got, err, want)
+		}
+	}
+	look := func() {
+		t.Helper()
+		list("certificates/ca", false, "certificates/ca/host")
+		list("certificates/ca", true, "certificates/ca/host", key)
+		list("certificates/ca/host", false, key)
+		if _, err := s.List(t.Context(), "certificates/c", true); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v, want that there is no such folder", err)
+		}
+	}
+	look()
 	if err := s.Delete(t.Context(), "certificates/ca/host"); err != nil || !s.Exists(t.Context(), "certificates/ca/host") || !s.Exists(t.Context(), key) {
 		t.Errorf("a folder that is not empty was deleted: %v", err)
 	}
@@ -142,6 +165,7 @@ func TestUnsavedIsFound(t *testing.T) {
 	if err := s.saveNow(); err != nil {
 		t.Error(err)
 	}
+	look()
 	if got := read(t, s.Filename(key)); got != "second" {
 		t.Errorf("%q is on the disk", got)
 	}

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,15 +182,40 @@ func (s *storage) Exists(ctx context.Context, key string) bool {
 	return ok || s.FileStorage.Exists(ctx, key)
 }
 
-// Stat describes what was last stored.
+// Stat describes what was last stored, or a folder.
 func (s *storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	s.mu.Lock()
-	u, ok := s.unsaved[key]
-	s.mu.Unlock()
-	if ok {
+	defer s.mu.Unlock()
+	if u, ok := s.unsaved[key]; ok {
 		return certmagic.KeyInfo{Key: key, Modified: u.at, Size: int64(len(u.value)), IsTerminal: true}, nil
 	}
-	return s.FileStorage.Stat(ctx, key)
+	info, err := s.FileStorage.Stat(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) && s.holdsLocked(key) {
+		return certmagic.KeyInfo{Key: key}, nil
+	}
+	return info, err
+}
+
+// List gives what is in a folder, in order; recursive: and in those inside.
+func (s *storage) List(ctx context.Context, folder string, recursive bool) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys, err := s.FileStorage.List(ctx, folder, recursive)
+	if err != nil && !(errors.Is(err, fs.ErrNotExist) && s.holdsLocked(folder)) {
+		return nil, err
+	}
+	for key := range s.unsaved {
+		if !strings.HasPrefix(key, folder+"/") {
+			continue
+		}
+		for ; key != folder; key = path.Dir(key) { // the folders, too
+			if recursive || path.Dir(key) == folder {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), nil
 }
 
 // Delete deletes a file, or a folder if that is empty. One that is not stays,
