@@ -94,7 +94,8 @@ func TestNoOrderWhileNothingCanBeStored(t *testing.T) {
 			ca, asked := brokenAuthority(t)
 			dir := o.dir(t)
 			away := o.put(t, dir)
-			m, _ := start(t, Config{Mode: ACME, Issuers: []Issuer{{CA: ca}}, Storage: dir, Allowed: tableOf("app.example.com").has, roomEvery: time.Millisecond})
+			log, text := logger(t)
+			m, _ := start(t, Config{Mode: ACME, Issuers: []Issuer{{CA: ca}}, Storage: dir, Allowed: tableOf("app.example.com").has, Logger: log, roomEvery: time.Millisecond})
 			if err := m.Manage(t.Context(), "app.example.com"); err != nil {
 				t.Fatal(err)
 			}
@@ -102,6 +103,11 @@ func TestNoOrderWhileNothingCanBeStored(t *testing.T) {
 			err := m.LastError("app.example.com")
 			if _, ok := errors.AsType[*storageError](err); !ok || !strings.Contains(err.Error(), o.want) {
 				t.Errorf("%v, want why nothing can be stored: %s", err, o.want)
+			}
+			_, before := m.Attempts()
+			eventually(t, "more attempts", func() bool { _, failed := m.Attempts(); return failed > before+5 })
+			if n := strings.Count(text.String(), "no certificate yet"); n != 1 {
+				t.Errorf("told %d times, want once", n)
 			}
 			if n := asked.Load(); n != 0 {
 				t.Errorf("the authority was asked %d times", n)

@@ -117,6 +117,7 @@ func (l *live) want(host string) (*order, error) {
 // keep works on o until its certificate is in the cache, from where on
 // certmagic's maintenance renews it.
 func (l *live) keep(ctx context.Context, o *order) {
+	full := false // the last attempt found that nothing can be stored
 	for {
 		attempt, cut := context.WithCancelCause(ctx)
 		l.mu.Lock()
@@ -138,11 +139,16 @@ func (l *live) keep(ctx context.Context, o *order) {
 		case cause == errAgain:
 			continue
 		}
-		rest := orderPause
-		if full, ok := errors.AsType[*storageError](err); ok {
-			err, rest = full, l.storage.every
+		rest, told := orderPause, false
+		if unstorable, ok := errors.AsType[*storageError](err); ok {
+			err, rest = unstorable, l.storage.every
+			told, full = full, true
+		} else {
+			full = false
 		}
-		l.log.Error("no certificate yet; visitors of this name see an error", "host", o.subject, "again_in", rest, "err", err)
+		if !told { // there may be many names, and the log on the same disk
+			l.log.Error("no certificate yet; visitors of this name see an error", "host", o.subject, "again_in", rest, "err", err)
+		}
 		l.settle(o, err)
 		pause := time.NewTimer(rest)
 		select {
