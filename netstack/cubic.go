@@ -28,7 +28,7 @@ type cubic struct {
 	near   bool // the path is known to be short, or was at the last Update
 	round  round
 	start  slowStart
-	seen   int                 // sender.SndCwnd, as it was left here
+	seen   int                 // sender.SndCwnd, as Update left it; 0: a loss has cut it since
 	last   tcpip.MonotonicTime // of an Update
 
 	most  float64             // W_max: the window when the last loss cut it, or a little less; 0: unknown
@@ -59,10 +59,15 @@ func (c *cubic) Update(acked int, rtt time.Duration, now tcpip.MonotonicTime) {
 	c.last = now
 	c.forget()
 	began := c.round.acknowledged(s, acked, rtt)
+	if rested && s.SndCwnd == tcp.InitialCwnd && c.seen > s.SndCwnd {
+		// gVisor has set the window back. Slow start is how it returns to most of what it
+		// was (RFC 7661, section 4.4): the last loss may be long ago.
+		s.Ssthresh = max(s.Ssthresh, c.seen*3/4)
+	}
 	avoids := s.SndCwnd >= s.Ssthresh
-	// gVisor sets some windows back after a rest. And while the window is not what
-	// bounds the sender, nothing is learned about it (RFC 9438, section 5.8). Slow start
-	// on a short path goes on: a window near the bound would cut segments (room).
+	// A rest is no part of an epoch. And while the window is not what bounds the sender,
+	// nothing is learned about it (RFC 9438, section 5.8). Slow start on a short path
+	// goes on: a window near the bound would cut segments (room).
 	if limited := c.round.limited(s) || c.near && !avoids; !avoids || !limited || rested || s.SndCwnd != c.seen {
 		c.epoch, c.part = tcpip.MonotonicTime{}, 0
 		if !limited {
@@ -203,7 +208,7 @@ func (c *cubic) reduce() bool {
 	if c.cut && !c.recover.LessThan(s.SndUna) {
 		return false
 	}
-	c.cut, c.recover = true, s.SndNxt-1
+	c.cut, c.recover, c.seen = true, s.SndNxt-1, 0
 	c.start, c.epoch = slowStart{}, tcpip.MonotonicTime{}
 	// Not from what was unused of the window, section 4.6.
 	cwnd := min(float64(s.SndCwnd)+c.part, float64(max(c.round.under, c.round.earlier, s.Outstanding)))

@@ -395,11 +395,12 @@ func TestWindowAfterARest(t *testing.T) {
 	p.run(5*time.Second, never)
 	p.now += time.Hour
 	p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
-	for _, w := range []int{tcp.InitialCwnd, p.s.SndCwnd} { // it does so with large ones
+	before := p.s.SndCwnd
+	for _, w := range []int{tcp.InitialCwnd, before} { // it does so with large ones
 		p.s.SndCwnd = w
 		p.run(200*time.Millisecond, never)
-		if p.s.SndCwnd > w+w/4+10 {
-			t.Errorf("from %d to %d packets in the five round trips after a rest", w, p.s.SndCwnd)
+		if p.s.SndCwnd > before+before/4 {
+			t.Errorf("from %d to %d packets in the five round trips after a rest, %d before it", w, p.s.SndCwnd, before)
 		}
 		p.now += time.Hour
 		p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
@@ -435,5 +436,30 @@ func TestSteadySender(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// gVisor sets a large window back after a rest. What it was is remembered (RFC 7661,
+// section 4.4), not only what the last loss left, which may be long ago. A loss just
+// before that leaves a window of the same size is no rest.
+func TestWindowIsRememberedOverARest(t *testing.T) {
+	p := newCourse(1e5, 100*time.Millisecond, 1e5, 2)
+	p.s.SndCwnd, p.s.Ssthresh = 70, 70
+	p.run(15*time.Second, never)
+	w := p.s.SndCwnd
+	p.now += time.Hour
+	p.flights, p.s.Outstanding, p.s.SndUna = nil, 0, p.s.SndNxt
+	p.s.SndCwnd = tcp.InitialCwnd
+	p.run(time.Second, never)
+	if p.s.SndCwnd < w*7/10 {
+		t.Errorf("%d packets before a rest, %d after ten round trips", w, p.s.SndCwnd)
+	}
+	p.s.SndCwnd, p.s.Outstanding = 15, 15
+	p.c.HandleLossDetected()
+	p.s.SndCwnd = p.s.Ssthresh
+	p.s.SndUna, p.s.Outstanding = p.s.SndNxt, 0
+	p.c.Update(10, 100*time.Millisecond, boot.Add(p.now+time.Hour))
+	if p.s.Ssthresh > w/2 {
+		t.Errorf("a loss, and a recovery that took long: threshold %d", p.s.Ssthresh)
 	}
 }
